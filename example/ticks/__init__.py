@@ -1,0 +1,1 @@
+"""Periodic tasks that prove who scheduled them, and two tasks to run by hand."""

@@ -1,0 +1,71 @@
+"""The record of every tick: who sent it, when, and who received it."""
+
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+
+class TickQuerySet(models.QuerySet["Tick"]):
+    def record(
+        self, *, task_id: str, stamp: dict[str, Any], received: datetime, **fields: Any
+    ) -> None:
+        """Store the tick of one message; `stamp` is what `ticks.stamp` made.
+
+        A message that is delivered again only raises `deliveries`: the sender sent one tick.
+        """
+        _, created = self.get_or_create(
+            task_id=task_id,
+            defaults={
+                **fields,
+                "scheduled": datetime.fromisoformat(stamp["scheduled"]),
+                "sent": datetime.fromisoformat(stamp["sent"]),
+                "sequence": stamp["sequence"],
+                "sender_host": stamp["host"],
+                "sender_pid": stamp["pid"],
+                "sender_started": datetime.fromisoformat(stamp["started"]),
+                "received": received,
+            },
+        )
+        if not created:
+            self.filter(task_id=task_id).update(deliveries=models.F("deliveries") + 1)
+
+    def expired(self) -> Self:
+        """Return the ticks older than the retention."""
+        age = timedelta(hours=settings.TICK_RETENTION_HOURS)
+        return self.filter(sent__lt=timezone.now() - age)
+
+
+class Tick(models.Model):
+    task_id = models.UUIDField(unique=True)
+    task = models.CharField(max_length=200)
+    entry = models.CharField(max_length=100)
+    scheduled = models.DateTimeField()
+
+    sent = models.DateTimeField(db_index=True)
+    # Counts from 1 for each sender and entry.
+    sequence = models.PositiveBigIntegerField()
+    sender_host = models.CharField(max_length=255)
+    sender_pid = models.PositiveIntegerField()
+    sender_started = models.DateTimeField()
+
+    received = models.DateTimeField()
+    worker_host = models.CharField(max_length=255)
+    worker_pid = models.PositiveIntegerField()
+    deliveries = models.PositiveIntegerField(default=1)
+
+    objects = TickQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-sent", "-id")
+        indexes = (models.Index(fields=["entry", "-sent"], name="tick_entry_sent"),)
+
+    def __str__(self) -> str:
+        return f"{self.entry} {self.sequence} of {self.sender_host}:{self.sender_pid}"
+
+    @property
+    def latency_ms(self) -> int:
+        """Time from the sender to the worker."""
+        return round((self.received - self.sent).total_seconds() * 1000)

@@ -1,0 +1,646 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""Fleet preflight: all that stands against deploying an inventory, as sentences.
+
+Reads variables and groups only: no facts, no connection, no change. Everything is counted over the
+whole inventory, so that ``--limit`` cannot hide a second scheduler.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.template import Templar, trust_as_template
+
+DOCUMENTATION = r"""
+name: fleet_problems
+short_description: Say what stands against deploying an inventory
+version_added: "0.1.0"
+author:
+  - The django-background-fleet authors
+description:
+  - Judges the groups and variables of the whole inventory. Needs no facts and connects to no host.
+  - The filter C(role_specs) beside it reads the argument specs of all roles in a directory.
+positional: groups, specs
+options:
+  _input:
+    description: The variables of every host, as in C(hostvars).
+    type: dict
+    required: true
+  groups:
+    description: The hosts of every group, as in C(groups).
+    type: dict
+    required: true
+  specs:
+    description: Role, entry point, argument spec; what C(role_specs) returns.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+problems: "{{ hostvars | fleet_problems(groups, 'roles' | role_specs) }}"
+# => ["Group 'scheduler' has no host, so no periodic task would ever run; put exactly one host there"]
+"""
+
+RETURN = r"""
+_value:
+  description: A sentence for each thing to correct, worst first; empty if the fleet can be deployed.
+  type: list
+  elements: str
+"""
+
+Option = Mapping[str, Any]
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = ("brokers", "database", "web", "workers", "scheduler", "flower")
+APP_GROUPS = ("web", "workers", "scheduler", "flower")
+
+# What the choices accept already, but this version cannot deploy yet.
+NOT_YET = {
+    "stack_process_manager": {"supervisord"},
+    "stack_task_queue": {"huey"},
+    "stack_broker": {"rabbitmq", "sqlite"},
+    "stack_scheduler_mode": {"failover"},
+}
+
+# Choices that make sense only when all hosts agree; the process manager may differ.
+FLEET_WIDE = (
+    "stack_name",
+    "stack_task_queue",
+    "stack_broker",
+    "stack_database",
+    "stack_scheduler_mode",
+)
+
+# The services whose command is meant to schedule.
+SCHEDULERS = ("celery-beat", "huey-periodic")
+
+# Variables that begin so are ours: one that no role knows is a mistake. With each, the groups
+# whose hosts read it.
+PREFIXES: Mapping[str, Sequence[str]] = {
+    "stack_": GROUPS,
+    "app_": APP_GROUPS,
+    "celery_": APP_GROUPS,
+    "huey_": APP_GROUPS,
+    "web_": ("web",),
+    "flower_": ("flower",),
+    "redis_": ("brokers", *APP_GROUPS),
+    "postgresql_": ("database", *APP_GROUPS),
+    "services_": APP_GROUPS,
+    "process_manager_": APP_GROUPS,
+    "verify_": GROUPS,
+    "preflight_": GROUPS,
+}
+
+NAMES = {
+    "stack_name": (
+        r"[a-z][a-z0-9-]{0,30}",
+        "1 to 31 lower-case letters, digits and dashes, beginning with a letter",
+    ),
+    "stack_unit_prefix": (r"[a-z0-9-]*", "lower-case letters, digits and dashes"),
+}
+POOL_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+SECRET = re.compile(r".*_(password|secret|secret_key)")
+PLACEHOLDER = re.compile(r"\s*change[ _-]?me", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the inventory says about one host.
+
+    Attributes:
+        name: its inventory name.
+        raw: the variables of ours that it sets, as written.
+        values: the same ones after templating, without the unreadable ones.
+        defaults: what the roles take where the inventory says nothing.
+        unreadable: variable -> why it cannot be templated; "" if it only waits for facts.
+    """
+
+    name: str
+    raw: Mapping[str, Any]
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    unreadable: Mapping[str, str]
+
+    def get(self, variable: str) -> Any:
+        """Return the variable's value, else its default, else None."""
+        if variable in self.raw:
+            return self.values.get(variable)
+        return self.defaults.get(variable)
+
+    def lacks(self, variable: str) -> bool:
+        """Say whether the variable is known to be empty."""
+        return variable not in self.unreadable and self.get(variable) in (None, "", [], {})
+
+    def pools(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield each worker pool after what to call it; other types are not this one's concern."""
+        for index, pool in enumerate(_items(self.get("celery_worker_pools"))):
+            if isinstance(pool, Mapping):
+                yield f"celery_worker_pools[{_label(pool, index)}]", pool
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The inventory as the rules see it.
+
+    Attributes:
+        groups: every group of the inventory -> its hosts.
+        hosts: the hosts in at least one of our groups (all hosts if no group of ours has any).
+        options: every known variable -> its argument spec.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+    hosts: Mapping[str, Host]
+    options: Mapping[str, Option]
+
+    def group(self, *names: str) -> list[str]:
+        """Return the hosts in any of the groups, each once, in inventory order."""
+        return list(dict.fromkeys(host for name in names for host in self.groups.get(name, ())))
+
+    def choice(self, variable: str) -> Any:
+        """Return a fleet-wide choice: the first host's."""
+        return next((host.get(variable) for host in self.hosts.values()), None)
+
+    def servers(self) -> dict[str, str]:
+        """Return group -> the choice that asks for a server of ours there."""
+        return {
+            group: variable
+            for group, variable, is_ours in (
+                (
+                    "brokers",
+                    "stack_broker",
+                    self.choice("stack_broker") in ("redis", "rabbitmq")
+                    and self.choice("stack_task_queue") != "none",
+                ),
+                ("database", "stack_database", self.choice("stack_database") == "postgresql"),
+            )
+            if is_ours
+        }
+
+    def reads(self, host: Host, variable: str) -> bool:
+        """Say whether anything on the host reads the variable under the present choices."""
+        chosen = {
+            "redis_": "brokers" in self.servers() and self.choice("stack_broker") == "redis",
+            "postgresql_": "database" in self.servers(),
+            "celery_": self.choice("stack_task_queue") == "celery",
+            "huey_": self.choice("stack_task_queue") == "huey",
+        }
+        prefix = next((known for known in PREFIXES if variable.startswith(known)), "stack_")
+        return chosen.get(prefix, True) and host.name in self.group(*PREFIXES[prefix])
+
+
+# --- small helpers ---------------------------------------------------------------------------
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    """Return what to do about an unknown word."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.7)
+    return f"did you mean '{near[0]}'?" if near else "remove it"
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _label(item: Any, index: int) -> Any:
+    """Return what to call an entry of a list: its name, else its place."""
+    return (isinstance(item, Mapping) and item.get("name")) or index
+
+
+def _seconds(value: Any) -> int:
+    """Return the value as whole seconds, 0 for none and for what is no number."""
+    return int(value) if str(value).isdigit() else 0
+
+
+def _argv(value: Any) -> list[str]:
+    """Return a command or extra arguments, given as a list or one string, as a list."""
+    if not isinstance(value, str):
+        return [str(word) for word in _items(value)]
+    try:
+        return shlex.split(value)
+    except ValueError:
+        return value.split()
+
+
+def _is_loopback(address: object) -> bool:
+    try:
+        return ipaddress.ip_address(str(address)).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of everything that is no container."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(f"{path}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _leaves(f"{path}[{index}]", item)
+    else:
+        yield path, value
+
+
+# --- rules about the fleet, worst first ------------------------------------------------------
+
+
+def _misspelt_groups(fleet: Fleet) -> Iterator[str]:
+    for name in sorted(set(fleet.groups) - {*GROUPS, "all", "ungrouped"}):
+        for near in difflib.get_close_matches(name, GROUPS, 1, 0.8):
+            # A sub-group such as workers_east of workers is fine.
+            strays = [host for host in fleet.group(name) if host not in fleet.group(near)]
+            if strays:
+                yield (
+                    f"Group '{name}' means nothing here, so {', '.join(strays)} would be left out; "
+                    f"did you mean '{near}'?"
+                )
+
+
+def _scheduler_count(fleet: Fleet) -> Iterator[str]:
+    mode, hosts = fleet.choice("stack_scheduler_mode"), fleet.group("scheduler")
+    if fleet.choice("stack_task_queue") == "none":
+        for group in ("scheduler", "workers"):
+            if members := fleet.group(group):
+                yield (
+                    f"Group '{group}' has {', '.join(members)} although stack_task_queue is "
+                    "'none'; empty the group or choose a task queue"
+                )
+    elif mode == "static" and not hosts:
+        yield (
+            "Group 'scheduler' has no host, so no periodic task would ever run; put exactly one "
+            "host there"
+        )
+    elif mode == "static" and len(hosts) > 1:
+        yield (
+            f"Group 'scheduler' has {len(hosts)} hosts ({', '.join(hosts)}), so every periodic "
+            "task would run more than once; leave exactly one"
+        )
+    elif mode == "failover" and len(hosts) < 2:
+        yield (
+            f"Group 'scheduler' has {len(hosts)} of the two or more hosts that "
+            "stack_scheduler_mode 'failover' needs; add hosts or choose 'static'"
+        )
+
+
+def _missing_groups(fleet: Fleet) -> Iterator[str]:
+    queue = fleet.choice("stack_task_queue")
+    if queue in ("celery", "huey") and not fleet.group("workers"):
+        yield (
+            f"Group 'workers' has no host, so no task of stack_task_queue '{queue}' would run; put "
+            "at least one host there"
+        )
+    for group, variable in fleet.servers().items():
+        hosts = fleet.group(group)
+        if len(hosts) != 1:
+            count = f"{len(hosts)} hosts ({', '.join(hosts)})" if hosts else "no host"
+            yield (
+                f"Group '{group}' has {count}, but {variable} '{fleet.choice(variable)}' needs "
+                "exactly one there; correct the group or choose 'external'"
+            )
+
+
+def _differing_choices(fleet: Fleet) -> Iterator[str]:
+    for variable in FLEET_WIDE:
+        holders: dict[str, str] = {}
+        for host in fleet.hosts.values():
+            holders.setdefault(repr(host.get(variable)), host.name)
+        if len(holders) > 1:
+            (value, first), (other_value, other) = list(holders.items())[:2]
+            yield (
+                f"{variable} must be the same on every host, but is {value} on {first} and "
+                f"{other_value} on {other}; set it once, in group_vars/all"
+            )
+
+
+def _sqlite(fleet: Fleet) -> Iterator[str]:
+    hosts = fleet.group(*APP_GROUPS)
+    for variable in ("stack_broker", "stack_database"):
+        if fleet.choice(variable) == "sqlite" and len(hosts) > 1:
+            yield (
+                f"{variable} 'sqlite' is a file that only one host can use, but {len(hosts)} run "
+                f"the project ({', '.join(hosts)}); leave one host or choose another value"
+            )
+
+
+# --- rules about one host, worst first -------------------------------------------------------
+
+
+def _embedded_schedulers(_fleet: Fleet, host: Host) -> Iterator[str]:
+    for where, argv in _commands(host):
+        if says := "":
+            yield (
+                f"{where} starts a scheduler of its own ({says}) beside the one of group "
+                "'scheduler'; remove it"
+            )
+
+
+def _commands(host: Host) -> Iterator[tuple[str, list[str]]]:
+    """Yield (where it is set, argv) of every command that must not schedule."""
+    worker = ["celery", "--app", "app", "worker"]
+    yield (
+        "celery_worker_extra_args",
+        [*worker, *_argv(host.get("celery_worker_extra_args"))],
+    )
+    for where, pool in host.pools():
+        yield f"{where}.extra_args", [*worker, *_argv(pool.get("extra_args"))]
+        yield f"{where}.argv", _argv(pool.get("argv"))
+    commands = host.get("services_custom_commands")
+    for service, command in commands.items() if isinstance(commands, Mapping) else ():
+        if service not in SCHEDULERS:
+            yield f"services_custom_commands.{service}", _argv(command)
+
+
+def _unavailable_choices(fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable, values in NOT_YET.items():
+        if (value := host.get(variable)) in values:
+            choices = fleet.options.get(variable, {}).get("choices", ())
+            others = ", ".join(choice for choice in choices if choice not in values)
+            yield f"{variable} '{value}' is not available in this version yet; choose {others}"
+
+
+def _unreadable_variables(_fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable, reason in host.unreadable.items():
+        if reason:
+            yield f"{variable} cannot be read: {reason}"
+
+
+def _unknown_variables(fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable in host.raw:
+        if variable not in fleet.options and not variable.startswith("vault_"):
+            yield f"{variable} is no variable of this bundle; {_hint(variable, fleet.options)}"
+
+
+def _malformed_values(fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable, value in host.values.items():
+        if variable in fleet.options:
+            yield from _spec_problems(variable, value, fleet.options[variable])
+
+
+def _spec_problems(path: str, value: Any, option: Option) -> Iterator[str]:
+    """Yield what an argument spec holds against a value, at any depth."""
+    if value is None:
+        return
+    kind = option.get("type", "str")
+    # Ansible decides what it can convert. Its own words would print the value and hide the place.
+    result = ArgumentSpecValidator({"value": {"type": kind}}).validate({"value": value})
+    if result.error_messages:
+        yield f"{path} has the wrong type; make it {kind}"
+        return
+    value = result.validated_parameters["value"]
+    if kind == "list":
+        element = {**option, "type": option.get("elements", "raw")}
+        for index, item in enumerate(value):
+            yield from _spec_problems(f"{path}[{_label(item, index)}]", item, element)
+        return
+    choices = [str(choice) for choice in option.get("choices") or ()]
+    if choices and str(value) not in choices:
+        near = _hint(str(value), choices).replace("remove it", "correct it")
+        yield f"{path} '{value}' is none of {', '.join(choices)}; {near}"
+    if kind == "dict" and (options := option.get("options")):
+        for key in value:
+            if key not in options:
+                yield f"{path} has no key '{key}'; {_hint(key, options)}"
+        for key, sub_option in options.items():
+            if value.get(key) is not None:
+                yield from _spec_problems(f"{path}.{key}", value[key], sub_option)
+            elif sub_option.get("required"):
+                yield f"{path}.{key} is empty; set it"
+
+
+def _invalid_names(_fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable, (pattern, rule) in NAMES.items():
+        value = host.get(variable)
+        if value and not re.fullmatch(pattern, str(value)):
+            yield f"{variable} '{value}' is no valid name; use {rule}"
+
+
+def _missing_values(fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable, option in fleet.options.items():
+        is_needed = option.get("required") or SECRET.fullmatch(variable)
+        if is_needed and fleet.reads(host, variable) and host.lacks(variable):
+            yield f"{variable} is empty; set it"
+
+
+def _placeholders(_fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable, value in host.values.items():
+        written = dict(_leaves(variable, host.raw[variable]))
+        for path, leaf in _leaves(variable, value):
+            # An alias of a vault_ variable is named there, where it is to be changed.
+            is_alias = re.search(r"\{\{.*\bvault_", repr(written.get(path, host.raw[variable])))
+            if isinstance(leaf, str) and PLACEHOLDER.match(leaf) and not is_alias:
+                yield f"{path} is still at its placeholder; give it a value of your own"
+
+
+def _external_urls(_fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable in ("stack_broker", "stack_database"):
+        url = f"{variable}_external_url"
+        if host.get(variable) == "external" and host.lacks(url):
+            yield f"{variable} is 'external', but {url} is empty; set it"
+
+
+def _app_source(fleet: Fleet, host: Host) -> Iterator[str]:
+    source = host.get("app_source") or {}
+    if not fleet.reads(host, "app_source") or "app_source" in host.unreadable:
+        return
+    if not isinstance(source, Mapping):
+        return
+    forms = [form for form in ("path", "git", "package") if source.get(form)]
+    if len(forms) != 1:
+        yield (
+            f"app_source has {' and '.join(forms) or 'nothing to deploy'}; set exactly one of "
+            "path (a directory on this machine), git (with version) and package"
+        )
+    elif forms == ["git"] and not source.get("version"):
+        yield "app_source.version is empty; name the branch, tag or commit of app_source.git"
+    elif forms == ["path"] and not (ROOT / str(source["path"])).is_dir():
+        yield f"app_source.path '{source['path']}' is no directory on this machine; correct it"
+
+
+def _pools(fleet: Fleet, host: Host) -> Iterator[str]:
+    if not fleet.reads(host, "celery_worker_pools"):
+        return
+    seen = set()
+    for where, pool in host.pools():
+        name = str(pool.get("name") or "")
+        if not name:
+            yield f"{where}.name is empty; set it"
+        elif not POOL_NAME.fullmatch(name):
+            yield (
+                f"{where} is no valid pool name; use lower-case letters, digits and dashes, not "
+                "beginning with a dash"
+            )
+        elif name in seen:
+            yield f"celery_worker_pools names the pool '{name}' twice; rename or remove one"
+        seen.add(name)
+        if not pool.get("queues"):
+            yield f"{where}.queues is empty; set it"
+
+
+def _time_limits(fleet: Fleet, host: Host) -> Iterator[str]:
+    visible = _seconds(host.get("celery_visibility_timeout"))
+    if fleet.choice("stack_broker") != "redis" or not visible:
+        return
+    pool_options = fleet.options.get("celery_worker_pools", {}).get("options", {})
+    default = pool_options.get("time_limit", {}).get("default")
+    for where, pool in host.pools():
+        limit = _seconds(pool.get("time_limit", default))
+        if limit >= visible:
+            yield (
+                f"celery_visibility_timeout is {visible} s, but {where}.time_limit is {limit} s, "
+                "so Redis would hand a long task out twice; make the first larger"
+            )
+
+
+def _addresses(fleet: Fleet, host: Host) -> Iterator[str]:
+    address = host.get("stack_address")
+    clients = [name for name in fleet.group(*APP_GROUPS) if name != host.name]
+    is_server = host.name in fleet.group(*fleet.servers())
+    if is_server and clients and _is_loopback(address):
+        yield (
+            f"stack_address is {address}, where {', '.join(clients)} cannot reach this host; set "
+            "it to the host's private address"
+        )
+
+
+def _open_flower(fleet: Fleet, host: Host) -> Iterator[str]:
+    address = host.get("flower_listen_address")
+    empty = [name for name in ("flower_user", "flower_password") if host.lacks(name)]
+    if fleet.reads(host, "flower_user") and address and not _is_loopback(address) and empty:
+        yield (
+            f"flower_listen_address is {address}, open to the network, but {' and '.join(empty)} "
+            f"{'is' if len(empty) == 1 else 'are'} empty; set them or listen on 127.0.0.1"
+        )
+
+
+FLEET_RULES: Sequence[Callable[[Fleet], Iterator[str]]] = (
+    _misspelt_groups,
+    _scheduler_count,
+    _missing_groups,
+    _differing_choices,
+    _sqlite,
+)
+HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
+    _embedded_schedulers,
+    _unavailable_choices,
+    _unreadable_variables,
+    _unknown_variables,
+    _malformed_values,
+    _invalid_names,
+    _missing_values,
+    _placeholders,
+    _external_urls,
+    _app_source,
+    _pools,
+    _time_limits,
+    _addresses,
+    _open_flower,
+)
+
+
+# --- reading the inventory -------------------------------------------------------------------
+
+
+def _read_host(name: str, hostvars: Mapping[str, Any], options: Mapping[str, Option]) -> Host:
+    """Template the host's variables of ours one by one, so that a bad one hides no other."""
+    # HostVars alone would know neither the roles' defaults nor the other hosts' variables.
+    every = getattr(hostvars, "raw_get", hostvars.__getitem__)(name)
+    raw = {key: every[key] for key in every if key.startswith((*PREFIXES, "vault_"))}
+    defaults = {
+        variable: trust_as_template(value) if isinstance(value, str) else value
+        for variable, option in options.items()
+        if (value := option.get("default")) is not None
+    }
+    templar = Templar(
+        loader=getattr(hostvars, "_loader", None),
+        variables={**defaults, **every, "hostvars": hostvars},
+    )
+    readable: dict[str, Any] = {}
+    unreadable: dict[str, str] = {}
+    for variable, value in {**defaults, **raw}.items():
+        try:
+            readable[variable] = templar.template(value)
+        except AnsibleError as error:
+            # What waits for facts, and a default, need not be wrong.
+            is_fault = variable in raw and "ansible_facts" not in repr(value)
+            unreadable[variable] = str(error).splitlines()[0] if is_fault else ""
+    values = {variable: value for variable, value in readable.items() if variable in raw}
+    rest = {variable: value for variable, value in readable.items() if variable not in raw}
+    return Host(name, raw, values, rest, unreadable)
+
+
+def _sentence(text: str, hosts: Sequence[str], fleet: Fleet) -> str:
+    """Put the hosts before the text, unless it is about all of them."""
+    if len(hosts) == len(fleet.hosts):
+        return text
+    more = f" and {len(hosts) - 3} more" if len(hosts) > 3 else ""
+    return f"{', '.join(hosts[:3])}{more}: {text}"
+
+
+def fleet_problems(
+    hostvars: Mapping[str, Any],
+    groups: Mapping[str, Sequence[str]],
+    specs: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Return a sentence for each thing that stands against deploying the inventory.
+
+    Args:
+        hostvars: host -> its variables; Ansible's ``hostvars`` or any mapping.
+        groups: group -> names of its hosts, over the whole inventory.
+        specs: role -> entry point -> argument spec, as ``role_specs`` returns it.
+
+    Returns:
+        The sentences, worst first; each names its variable, group or host and says what to change.
+        Empty if the fleet can be deployed.
+    """
+    options = {
+        variable: option
+        for entry_points in specs.values()
+        for spec in entry_points.values()
+        for variable, option in spec.get("options", {}).items()
+    }
+    names = [host for group in GROUPS for host in groups.get(group, ())] or groups.get("all", ())
+    hosts = {name: _read_host(name, hostvars, options) for name in dict.fromkeys(names)}
+    fleet = Fleet(groups, hosts, options)
+    about: dict[str, dict[str, None]] = {}  # sentence -> its hosts, in inventory order
+    for rule in HOST_RULES:
+        for host in hosts.values():
+            for text in rule(fleet, host):
+                about.setdefault(text, {})[host.name] = None
+    return [
+        *(text for fleet_rule in FLEET_RULES for text in fleet_rule(fleet)),
+        *(_sentence(text, list(names), fleet) for text, names in about.items()),
+    ]
+
+
+def role_specs(roles: str) -> dict[str, Any]:
+    """Return role -> entry point -> argument spec of all roles in a directory.
+
+    Args:
+        roles: the directory that holds the roles, on the controller.
+
+    Raises:
+        OSError: a spec cannot be read.
+        yaml.YAMLError: a spec is not YAML.
+    """
+    return {
+        path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]
+        for path in sorted(Path(roles).glob("*/meta/argument_specs.yml"))
+    }
+
+
+class FilterModule:
+    """Tells Ansible the filters' names."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return filter name -> function."""
+        return {"fleet_problems": fleet_problems, "role_specs": role_specs}
