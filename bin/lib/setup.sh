@@ -67,6 +67,7 @@ ensure_venv() {
   if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     apt_install python3-venv
   fi
+  echo "Making the Python environment .venv"
   quietly "$CACHE/venv.log" "$python" -m venv --clear "$VENV"
   # pip installs only uv, at its pinned version; uv is ten times as fast with the rest.
   uv_pin=$VENV/uv.txt

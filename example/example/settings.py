@@ -95,7 +95,12 @@ CELERY_TASK_SEND_SENT_EVENT = True
 CELERY_TASK_TIME_LIMIT = 3660
 # Redis hands a message that was not acknowledged for so long to another worker: it must be
 # longer than any task may take, or a running task is run a second time beside itself.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 2 * 3600}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 2 * 3600,
+    # A Redis that falls silent is an error after so many seconds, not a wait for the kernel's.
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+}
 # Acknowledged when done: a killed worker's tasks run again instead of vanishing. All tasks
 # here may run twice (`add` and `slow` change nothing, `record_tick` knows a message again).
 CELERY_TASK_ACKS_LATE = True

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -49,19 +50,23 @@ options:
 
 EXAMPLES = r"""
 problems: "{{ hostvars | fleet_problems(groups, 'roles' | role_specs) }}"
-# => ["Group 'scheduler' has no host, so no periodic task would ever run; put exactly one host there"]
+# => ["stack_broker 'redsi' is none of redis, rabbitmq, sqlite, external; did you mean 'redis'?"]
 """
 
 RETURN = r"""
 _value:
-  description: A sentence for each thing to correct, worst first; empty if the fleet can be deployed.
+  description: A sentence for each thing to correct, worst first; empty if there is none.
   type: list
   elements: str
 """
 
-Option = Mapping[str, Any]
-
 ROOT = Path(__file__).resolve().parents[2]
+
+# Ansible puts a project's module_utils before modules only, not before filters.
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+from ansible.module_utils.scheduler_processes import scheduler_kind  # noqa: E402
+
+Option = Mapping[str, Any]
 GROUPS = ("brokers", "database", "web", "workers", "scheduler", "flower")
 APP_GROUPS = ("web", "workers", "scheduler", "flower")
 
@@ -223,13 +228,17 @@ def _seconds(value: Any) -> int:
 
 
 def _argv(value: Any) -> list[str]:
-    """Return a command or extra arguments, given as a list or one string, as a list."""
+    """Return the words of a command or of extra arguments, given as a list or as one string.
+
+    What stands in quotes is taken apart too: it may be a command for a shell.
+    """
     if not isinstance(value, str):
-        return [str(word) for word in _items(value)]
+        return [word for item in _items(value) for word in _argv(str(item))]
     try:
-        return shlex.split(value)
+        words = shlex.split(value)
     except ValueError:
         return value.split()
+    return words if len(words) < 2 else [part for word in words for part in _argv(word)]
 
 
 def _is_loopback(address: object) -> bool:
@@ -337,20 +346,20 @@ def _sqlite(fleet: Fleet) -> Iterator[str]:
 
 def _embedded_schedulers(_fleet: Fleet, host: Host) -> Iterator[str]:
     for where, argv in _commands(host):
-        if says := "":
+        # A shell, env or nice may stand before the program.
+        kinds = filter(None, (scheduler_kind(argv[start:]) for start in range(len(argv))))
+        if kind := next(kinds, None):
             yield (
-                f"{where} starts a scheduler of its own ({says}) beside the one of group "
-                "'scheduler'; remove it"
+                f"{where} starts a scheduler ({kind}) beside the one of group 'scheduler'; take it "
+                "out"
             )
 
 
 def _commands(host: Host) -> Iterator[tuple[str, list[str]]]:
     """Yield (where it is set, argv) of every command that must not schedule."""
-    worker = ["celery", "--app", "app", "worker"]
-    yield (
-        "celery_worker_extra_args",
-        [*worker, *_argv(host.get("celery_worker_extra_args"))],
-    )
+    worker = ["celery", "worker"]
+    extra = host.get("celery_worker_extra_args")
+    yield "celery_worker_extra_args", [*worker, *_argv(extra)]
     for where, pool in host.pools():
         yield f"{where}.extra_args", [*worker, *_argv(pool.get("extra_args"))]
         yield f"{where}.argv", _argv(pool.get("argv"))
@@ -427,7 +436,13 @@ def _invalid_names(_fleet: Fleet, host: Host) -> Iterator[str]:
 def _missing_values(fleet: Fleet, host: Host) -> Iterator[str]:
     for variable, option in fleet.options.items():
         is_needed = option.get("required") or SECRET.fullmatch(variable)
-        if is_needed and fleet.reads(host, variable) and host.lacks(variable):
+        # app_source has a sentence of its own.
+        if (
+            variable != "app_source"
+            and is_needed
+            and fleet.reads(host, variable)
+            and host.lacks(variable)
+        ):
             yield f"{variable} is empty; set it"
 
 
@@ -471,19 +486,19 @@ def _pools(fleet: Fleet, host: Host) -> Iterator[str]:
         return
     seen = set()
     for where, pool in host.pools():
-        name = str(pool.get("name") or "")
-        if not name:
-            yield f"{where}.name is empty; set it"
-        elif not POOL_NAME.fullmatch(name):
+        if not pool.get("queues"):
+            yield f"{where}.queues is empty; set it"
+        name = pool.get("name")
+        if name is None:
+            continue  # That is for the argument spec to say.
+        if not POOL_NAME.fullmatch(str(name)):
             yield (
-                f"{where} is no valid pool name; use lower-case letters, digits and dashes, not "
-                "beginning with a dash"
+                f"{where}.name '{name}' is no valid name; use lower-case letters, digits and "
+                "dashes, not beginning with a dash"
             )
         elif name in seen:
             yield f"celery_worker_pools names the pool '{name}' twice; rename or remove one"
         seen.add(name)
-        if not pool.get("queues"):
-            yield f"{where}.queues is empty; set it"
 
 
 def _time_limits(fleet: Fleet, host: Host) -> Iterator[str]:

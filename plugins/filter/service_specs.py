@@ -119,7 +119,7 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
     limit = pool.get("time_limit") or 0
     return spec(
         worker_service_name(pool["name"]),
-        f"Celery worker for {queues.replace(',', ', ')}",
+        f"Celery worker (queues: {', '.join(pool['queues'])})",
         argv,
         ready=[*celery, "inspect", "ping", "--destination", node, "--timeout", "2"],
         stop_timeout=limit + 60 if limit else choices["celery_worker_stop_timeout"],

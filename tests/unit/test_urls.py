@@ -1,15 +1,13 @@
 """The filters that build URLs: what a client reads out of a URL is what went in."""
 
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from loading import load
 
-PLUGIN = Path(__file__).parents[2] / "plugins" / "filter" / "urls.py"
-FILTERS: dict[str, Callable[..., str]] = runpy.run_path(str(PLUGIN))["FilterModule"]().filters()
+FILTERS: dict[str, Callable[..., str]] = load("filter/urls").FilterModule().filters()
 broker_url = FILTERS["broker_url"]
 database_url = FILTERS["database_url"]
 

@@ -1,0 +1,429 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""Find the processes of a host that schedule periodic tasks.
+
+A process is judged by what its argv means to the program that reads it, not by a text pattern:
+`celery -A beat worker` schedules nothing, `celery -A shop worker -EB` does.
+
+Runs on managed hosts: Python 3.9 or newer, standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+BEAT = "celery beat"
+EMBEDDED = "celery worker with embedded beat"
+HUEY = "huey consumer with periodic tasks"
+
+PYTHON = re.compile(r"(python|pypy)[0-9.]*[a-z]*")
+# Programs that run another Python program within their own process.
+RUNNERS = {"cProfile", "coverage", "debugpy", "monkey", "pdb", "profile", "trace", "viztracer"}
+DJANGO_ADMIN = {"django", "django-admin"}
+
+# What setproctitle leaves of argv. A title that did not fit may be cut before its ")".
+BEAT_TITLE = "[celery beat]"
+WORKER_TITLE = re.compile(r"\[celeryd: [^\]]*:MainProcess\] -\w+- \((.*)")
+
+# Services in which people log in: what runs there was started by hand.
+LOGIN = re.compile(r"(user|sshd?|autovt|([a-z]+-)?getty)[@.]")
+
+SECRET = r"[\w.-]*(?:passw|passphrase|secret|token|credential|api[_-]?key|auth)[\w.-]*"  # noqa: S105
+SECRET_OPTION = re.compile(rf"--?{SECRET}", re.IGNORECASE)
+SECRET_VALUE = re.compile(rf"({SECRET}=|--{SECRET}\s+)\S+", re.IGNORECASE)
+URL_USERINFO = re.compile(r"://\S*@")
+
+
+class Valued(NamedTuple):
+    """The options of a command that take a value; all its others are flags."""
+
+    short: str
+    long: frozenset[str]
+
+    def including(self, other: Valued) -> Valued:
+        """Return the options of both."""
+        return Valued(self.short + other.short, self.long | other.long)
+
+
+class Scheduler(TypedDict):
+    """A process that schedules periodic tasks; `started` in seconds since the epoch."""
+
+    pid: int
+    ppid: int
+    user: str
+    argv: list[str]
+    command: str
+    kind: str
+    started: float
+    unit: str | None
+    program: str | None
+
+
+class ForeignScheduler(Scheduler):
+    """A scheduler of another stack on the same host."""
+
+    stack: str
+
+
+class Census(TypedDict):
+    """The schedulers of one host: this stack's, and others'."""
+
+    schedulers: list[Scheduler]
+    other_stacks: list[ForeignScheduler]
+
+
+class UnitState(TypedDict):
+    """What systemd says of a unit, in its own words; `main_pid` is 0 without a process."""
+
+    name: str
+    load: str
+    active: str
+    enabled: str
+    main_pid: int
+
+
+def _valued(short: str, long: str) -> Valued:
+    return Valued(short, frozenset(f"--{name}" for name in long.split()))
+
+
+PYTHON_OPTIONS = _valued("cmQWX", "check-hash-based-pycs")
+DJANGO_OPTIONS = _valued("", "settings pythonpath verbosity")
+CELERY_OPTIONS = _valued("Ab", "app broker result-backend loader config workdir").including(
+    DJANGO_OPTIONS
+)
+# Up to Celery 4 a worker took the global options too.
+WORKER_OPTIONS = CELERY_OPTIONS.including(
+    _valued(
+        "cfIlnOPQsSX",
+        """autoscale concurrency exclude-queues executable gid heartbeat-interval hostname include
+        logfile loglevel max-memory-per-child max-tasks-per-child optimization pidfile pool
+        pool-start-method prefetch-multiplier queues schedule schedule-filename scheduler
+        soft-time-limit statedb time-limit uid umask""",
+    )
+)
+HUEY_OPTIONS = _valued(
+    "bcdgklLmMstw",
+    """backoff delay extra-locks graceful-signal health-check-interval logfile max-delay max-tasks
+    scheduler-interval shutdown-timeout worker-type workers""",
+)
+# Django keeps -v for its own verbosity, so Huey's flag of that letter is -V there.
+RUN_HUEY_OPTIONS = HUEY_OPTIONS.including(DJANGO_OPTIONS).including(_valued("v", ""))
+
+
+def scheduler_kind(argv: Sequence[str]) -> str | None:
+    """Return which kind of scheduler a process with ARGV (not empty) is; None if it is none."""
+    if argv[0].startswith(BEAT_TITLE):
+        return BEAT
+    title = WORKER_TITLE.match(argv[0])
+    if title:
+        return _worker(title[1].rstrip(")").split())
+    program, arguments = _program(argv)
+    if program == "huey_consumer":
+        return _huey(arguments, HUEY_OPTIONS)
+    if program == "celery":
+        return _celery(arguments)
+    if "manage" in program or program in DJANGO_ADMIN:
+        return _management_command(arguments)
+    return None
+
+
+def masked(argv: Sequence[str]) -> list[str]:
+    """Return ARGV with secrets replaced by *** and unprintable characters by ?."""
+    shown: list[str] = []
+    previous = ""
+    for word in argv:
+        if SECRET_OPTION.fullmatch(previous):
+            shown.append("***")
+        else:
+            safe = SECRET_VALUE.sub(r"\1***", URL_USERINFO.sub("://***@", word))
+            shown.append("".join(letter if letter.isprintable() else "?" for letter in safe))
+        previous = word
+    return shown
+
+
+def take_census(
+    stack: str, proc: Path = Path("/proc"), unit_directory: Path = Path("/etc/systemd/system")
+) -> Census:
+    """Find all schedulers below PROC.
+
+    Args:
+        stack: Name of the stack to count for.
+        proc: Where the process file system is mounted.
+        unit_directory: Where the unit files lie that carry `# stack: NAME`.
+
+    Returns:
+        Every scheduler once: what a scheduler forked is not listed beside it.
+
+    Raises:
+        PermissionError: PROC does not show all processes to this user.
+    """
+    found = _schedulers(proc)
+    census = Census(schedulers=[], other_stacks=[])
+    if not found:
+        return census
+    owners = _Owners(stack, unit_directory)
+    boot = _boot_time(proc)
+    for process in found.values():
+        parent = found.get(process.ppid)
+        if parent and (parent.kind == process.kind or process.argv == (BEAT_TITLE,)):
+            continue
+        argv = masked(process.argv)
+        unit = unit_of(process.cgroup)
+        scheduler = Scheduler(
+            pid=process.pid,
+            ppid=process.ppid,
+            user=_user_name(process.uid),
+            argv=argv,
+            command=" ".join(argv),
+            kind=process.kind,
+            started=boot + process.started,
+            unit=unit,
+            program=None,
+        )
+        owner = owners.of(unit, process.uid)
+        if owner == stack:
+            census["schedulers"].append(scheduler)
+        else:
+            census["other_stacks"].append(ForeignScheduler(**scheduler, stack=owner))
+    return census
+
+
+def unit_of(cgroup: str) -> str | None:
+    """Return the service that the text of /proc/PID/cgroup names; None for none or a login."""
+    for line in cgroup.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("name=systemd", ""):
+            services = [part for part in path.split("/") if part.endswith(".service")]
+            if services and not any(map(LOGIN.match, services)):
+                return services[-1]
+    return None
+
+
+def systemctl_show(units: Sequence[str]) -> list[str]:
+    """Return the command whose output `parse_units` reads."""
+    properties = "--property=LoadState,ActiveState,UnitFileState,MainPID"
+    return ["systemctl", "show", properties, "--", *units]
+
+
+def parse_units(units: Sequence[str], shown: str) -> list[UnitState]:
+    """Read what `systemctl_show` printed for UNITS: a paragraph each, in their order."""
+    states = []
+    for name, paragraph in zip(units, shown.strip("\n").split("\n\n")):  # noqa: B905 (Python 3.9)
+        values = dict(line.split("=", 1) for line in paragraph.splitlines())
+        states.append(
+            UnitState(
+                name=name,
+                load=values["LoadState"],
+                active=values.get("ActiveState", ""),
+                enabled=values.get("UnitFileState", ""),
+                main_pid=int(values.get("MainPID", "0")),
+            )
+        )
+    return states
+
+
+# --- What an argv means -------------------------------------------------------------------------
+
+
+def _options(arguments: Sequence[str], valued: Valued) -> Iterator[tuple[str, str, list[str]]]:
+    """Walk ARGUMENTS as a command-line parser does.
+
+    Yields:
+        Option (empty for a positional argument), its value, the arguments that follow.
+    """
+    rest = list(arguments)
+    only_positional = False
+    while rest:
+        word = rest.pop(0)
+        if only_positional or word == "-" or not word.startswith("-"):
+            yield "", word, rest
+        elif word == "--":
+            only_positional = True
+        elif word.startswith("--"):
+            # `celery multi` appends :NODE to an option that concerns one node.
+            name = re.split("[=:]", word, maxsplit=1)[0]
+            takes_next = word == name and name in valued.long and rest
+            yield name, rest.pop(0) if takes_next else word[len(name) + 1 :], rest
+        else:
+            for index, letter in enumerate(word[1:], start=2):
+                if letter in valued.short:
+                    yield f"-{letter}", word[index:] or (rest.pop(0) if rest else ""), rest
+                    break
+                yield f"-{letter}", "", rest
+
+
+def _name(word: str) -> str:
+    """Return the bare name of a module or of a script's path."""
+    package = re.sub(r"[./]__main__(\.py)?$", "", word)
+    return re.sub(r"\.py$", "", package.rpartition("/")[2]).rpartition(".")[2]
+
+
+def _program(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return what ARGV runs, seen through a Python interpreter: its bare name and arguments."""
+    if not PYTHON.fullmatch(argv[0].rpartition("/")[2]):
+        return _name(argv[0]), argv[1:]
+    for option, value, rest in _options(argv[1:], PYTHON_OPTIONS):
+        if option == "-c":
+            break
+        if option in ("-m", ""):
+            if _name(value) in RUNNERS:
+                return _run_by_runner(rest)
+            return _name(value), rest
+    return "", ()
+
+
+def _run_by_runner(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    known = DJANGO_ADMIN | {"celery", "huey_consumer", "manage"}
+    for position, word in enumerate(arguments, start=1):
+        if _name(word) in known:
+            return _name(word), arguments[position:]
+    return "", ()
+
+
+def _celery(arguments: Sequence[str]) -> str | None:
+    for option, command, rest in _options(arguments, CELERY_OPTIONS):
+        if option:
+            continue
+        if command == "beat":
+            return BEAT
+        if command == "worker" or (command == "multi" and rest[:1] in (["start"], ["restart"])):
+            return _worker(rest)
+        break
+    return None
+
+
+def _worker(arguments: Sequence[str]) -> str | None:
+    options = {option for option, _, _ in _options(arguments, WORKER_OPTIONS)}
+    return EMBEDDED if options & {"-B", "--beat"} else None
+
+
+def _huey(arguments: Sequence[str], valued: Valued) -> str | None:
+    for option, _, _ in _options(arguments, valued):
+        # Huey's parser takes any beginning of a long option that fits no other.
+        if option == "-n" or (len(option) > 2 and "--no-periodic".startswith(option)):
+            return None
+    return HUEY
+
+
+def _management_command(arguments: Sequence[str]) -> str | None:
+    """Judge the ARGUMENTS of a project's manage.py."""
+    command, rest = arguments[:1], arguments[1:]
+    if command == ["run_huey"]:
+        return _huey(rest, RUN_HUEY_OPTIONS)
+    if command == ["celery"]:
+        # Arches: `celery start -b` starts a worker with embedded beat; there -b is no broker.
+        words = list(_options(rest, DJANGO_OPTIONS))
+        if [word for option, word, _ in words if not option][:1] == ["start"]:
+            return EMBEDDED if {"-b", "--beat"} & {option for option, _, _ in words} else None
+        return _celery(rest)
+    return None
+
+
+# --- What /proc and the unit files say ----------------------------------------------------------
+
+
+class _Process(NamedTuple):
+    """A process that schedules; `started` in seconds since boot."""
+
+    pid: int
+    ppid: int
+    uid: int
+    started: float
+    argv: tuple[str, ...]
+    kind: str
+    cgroup: str
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+def _argv(process: Path) -> tuple[str, ...]:
+    return tuple(_read(process / "cmdline").rstrip("\0").split("\0"))
+
+
+def _schedulers(proc: Path) -> dict[int, _Process]:
+    """Return by pid every process that schedules, also those that a scheduler forked."""
+    if not (proc / "1").exists():
+        raise PermissionError(f"{proc} hides other users' processes")
+    found = {}
+    for pid in sorted(int(path.name) for path in proc.iterdir() if path.name.isdigit()):
+        try:
+            argv = _argv(proc / str(pid))
+            kind = scheduler_kind(argv)
+            if kind:
+                found[pid] = _process(proc, pid, argv, kind)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It ended while we looked.
+    return found
+
+
+def _process(proc: Path, pid: int, argv: tuple[str, ...], kind: str) -> _Process:
+    directory = proc / str(pid)
+    # The command's name stands in parentheses and may itself hold any of them.
+    stat = _read(directory / "stat").rpartition(")")[2].split()
+    status = dict(line.split(":", 1) for line in _read(directory / "status").splitlines())
+    return _Process(
+        pid=pid,
+        ppid=int(stat[1]),
+        uid=int(status["Uid"].split()[1]),  # The effective one.
+        started=int(stat[19]) / os.sysconf("SC_CLK_TCK"),
+        argv=argv,
+        kind=kind,
+        cgroup=_read(directory / "cgroup"),
+    )
+
+
+def _boot_time(proc: Path) -> float:
+    lines = dict(line.split(" ", 1) for line in _read(proc / "stat").splitlines())
+    return float(lines["btime"])
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _uid(user: str) -> int | None:
+    try:
+        return int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+class _Owners:
+    """Tells which stack a process belongs to, by the unit files that carry a stack's name."""
+
+    def __init__(self, stack: str, unit_directory: Path) -> None:
+        self.stack = stack
+        self.by_unit: dict[str, str] = {}
+        self.by_uid: dict[int, str] = {}
+        ours = set()
+        for file in unit_directory.glob("*.service"):
+            text = _read(file) if file.is_file() else ""  # A mask is a link to a device.
+            label = re.search(r"^# stack: (\S+)", text, re.MULTILINE)
+            if not label:
+                continue
+            self.by_unit[file.name] = label[1]
+            user = re.search(r"^User=(\S+)", text, re.MULTILINE)
+            uid = _uid(user[1]) if user else None
+            if uid is None:
+                continue
+            self.by_uid[uid] = label[1]
+            if label[1] == stack:
+                ours.add(uid)
+        self.by_uid.update(dict.fromkeys(ours, stack))
+
+    def of(self, unit: str | None, uid: int) -> str:
+        """Return the stack of a process: this one unless its unit or its user says otherwise."""
+        template = re.sub(r"@.*\.", "@.", unit or "")
+        return self.by_unit.get(template) or self.by_uid.get(uid, self.stack)

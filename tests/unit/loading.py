@@ -1,0 +1,19 @@
+"""Load a plugin by its path: plugins are found by Ansible through directories, not packages."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(path: str) -> ModuleType:
+    """Return the module at `path` below plugins/, without its suffix, such as "filter/urls"."""
+    name = "plugin_" + path.replace("/", "_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "plugins" / f"{path}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

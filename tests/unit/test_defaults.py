@@ -1,0 +1,56 @@
+"""What a role documents is what it does by default."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from loading import ROOT
+
+ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+STACK_VARS = (ROOT / "roles/stack/vars/main.yml").read_text()
+
+
+def read(path: Path) -> Any:
+    return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
+
+
+def options(role: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read(role / "meta/argument_specs.yml")["argument_specs"]["main"]
+    return found.get("options", {})
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_and_specs_agree(role: Path) -> None:
+    documented = {name: one.get("default") for name, one in options(role).items()}
+    # A required variable has an empty default or none: the inventory gives it.
+    required = {name for name, one in options(role).items() if one.get("required")}
+    defaults = read(role / "defaults/main.yml")
+    assert {k: v for k, v in defaults.items() if k not in required} == {
+        k: v for k, v in documented.items() if k not in required
+    }
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_option_says_what_it_is(role: Path) -> None:
+    def silent(found: dict[str, Any]) -> list[str]:
+        return [
+            name
+            for name, one in found.items()
+            if "type" not in one or not one.get("description") or silent(one.get("options", {}))
+        ]
+
+    assert silent(options(role)) == []
+
+
+@pytest.mark.parametrize("role", ["redis", "postgresql"])
+def test_what_clients_assume_of_a_broker_is_its_default(role: str) -> None:
+    """Clients cannot see the defaults of a role that runs elsewhere; the few they need are equal."""
+    defaults = read(ROOT / "roles" / role / "defaults/main.yml")
+    assert f"{role}_port | default({defaults[f'{role}_port']})" in STACK_VARS
+
+
+@pytest.mark.parametrize("name", ["postgresql_database", "postgresql_user"])
+def test_what_clients_assume_of_the_database_is_its_default(name: str) -> None:
+    default = read(ROOT / "roles/postgresql/defaults/main.yml")[name]
+    assert f"{name} | default({default.strip('{ }')})" in STACK_VARS

@@ -1,0 +1,594 @@
+"""The preflight's sentences: each bad input gets its own, and a good fleet gets none."""
+
+import copy
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.template import trust_as_template
+
+PLUGIN = Path(__file__).parents[2] / "plugins" / "filter" / "fleet_problems.py"
+FILTERS: dict[str, Callable[..., Any]] = runpy.run_path(str(PLUGIN))["FilterModule"]().filters()
+
+Inventory = dict[str, dict[str, Any]]
+"""`groups`: group -> hosts; any other key: host -> its variables, `all` for every host's."""
+
+SPECS = {
+    role: {"main": {"options": yaml.safe_load(options)}}
+    for role, options in {
+        "stack": """
+            stack_name: {type: str, required: true}
+            stack_process_manager: {type: str, default: systemd, choices: [systemd, supervisord]}
+            stack_task_queue: {type: str, default: celery, choices: [celery, huey, none]}
+            stack_scheduler_mode: {type: str, default: static, choices: [static, failover]}
+            stack_broker: {type: str, default: redis, choices: [redis, rabbitmq, sqlite, external]}
+            stack_broker_external_url: {type: str, default: ""}
+            stack_database:
+              {type: str, default: postgresql, choices: [postgresql, external, sqlite]}
+            stack_database_external_url: {type: str, default: ""}
+            stack_unit_prefix: {type: str, default: ""}
+            stack_address: {type: str, default: "{{ ansible_host | default('127.0.0.1') }}"}
+        """,
+        "redis": "redis_password: {type: str, default: ''}",
+        "postgresql": "postgresql_password: {type: str, default: ''}",
+        "app": """
+            app_source:
+              type: dict
+              required: true
+              options: {path: {type: str}, git: {type: str}, version: {type: str}, package: {}}
+            app_settings_module: {type: str, required: true}
+            app_env: {type: dict, default: {}}
+            app_secret_env: {type: dict, default: {}}
+        """,
+        "services": """
+            celery_visibility_timeout: {type: int, default: 7200}
+            celery_worker_extra_args: {type: raw, default: []}
+            celery_worker_pools:
+              type: list
+              elements: dict
+              default: [{name: default, queues: [celery]}]
+              options:
+                name: {type: str, required: true}
+                queues: {type: list, elements: str, required: true}
+                argv: {type: raw}
+                extra_args: {type: raw}
+                concurrency: {type: int}
+                pool: {type: str, choices: [prefork, threads, solo]}
+                time_limit: {type: int, default: 3600}
+            services_custom_commands: {type: dict, default: {}}
+            web_workers: {type: int, default: "{{ ansible_facts['processor_vcpus'] }}"}
+            flower_listen_address: {type: str, default: 127.0.0.1}
+            flower_user: {type: str, default: ""}
+            flower_password: {type: str, default: ""}
+        """,
+    }.items()
+}
+
+GOOD: Inventory = {
+    "groups": {
+        "brokers": ["broker1"],
+        "database": ["broker1"],
+        "web": ["web1"],
+        "flower": ["web1"],
+        "workers": ["worker1", "worker2"],
+        "scheduler": ["worker1"],
+        "ungrouped": ["monitor1"],
+        "all": ["monitor1", "broker1", "web1", "worker1", "worker2"],
+    },
+    "all": {
+        "stack_name": "demo",
+        "redis_password": "r",
+        "postgresql_password": "p",
+        "flower_user": "ops",
+        "flower_password": "f",
+        "app_source": {"path": "plugins"},
+        "app_settings_module": "mysite.settings",
+        "app_secret_env": {"SECRET_KEY": "s"},
+        "vault_anything": "v",
+        "monitoring_url": "not ours",
+    },
+    "broker1": {"stack_address": "10.0.0.1"},
+}
+
+
+def problems(*changes: Inventory) -> list[str]:
+    """Return what the preflight says about the good fleet after some changes.
+
+    A change is merged one level deep; None removes a group or variable.
+    """
+    inventory = copy.deepcopy(GOOD)
+    for change in changes:
+        for key, values in change.items():
+            inventory.setdefault(key, {}).update(copy.deepcopy(values))
+    groups = {name: hosts for name, hosts in inventory["groups"].items() if hosts is not None}
+    hostvars = {
+        host: {
+            name: value
+            for name, value in {**inventory["all"], **inventory.get(host, {})}.items()
+            if value is not None
+        }
+        for host in groups["all"]
+    }
+    found: list[str] = FILTERS["fleet_problems"](hostvars, groups, SPECS)
+    return found
+
+
+def groups(**members: Any) -> Inventory:
+    """Return a change of some groups."""
+    return {"groups": members}
+
+
+def everywhere(**variables: Any) -> Inventory:
+    """Return a change of some variables of all hosts."""
+    return {"all": variables}
+
+
+def pools(*pools: Any) -> Inventory:
+    """Return a change of the worker pools."""
+    return everywhere(celery_worker_pools=list(pools))
+
+
+ONE_HOST = {
+    "groups": {name: ["solo"] for name in GOOD["groups"] if name != "ungrouped"},
+}
+
+MAIL = {"name": "mail", "queues": ["mail"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({}, id="as it is"),
+        pytest.param(ONE_HOST, id="all on one host, on the loopback address"),
+        pytest.param(
+            groups(workers=None, scheduler=None, flower=None, brokers=None)
+            | everywhere(stack_task_queue="none", redis_password=None),
+            id="web server alone",
+        ),
+        pytest.param(
+            groups(brokers=None, database=None)
+            | everywhere(
+                stack_broker="external",
+                stack_broker_external_url="redis://:x@cache.example:6379/0",
+                stack_database="external",
+                stack_database_external_url="postgresql://u:x@db.example/demo",
+                redis_password=None,
+                postgresql_password=None,
+            ),
+            id="foreign broker and database",
+        ),
+        pytest.param(
+            groups(flower=None) | everywhere(flower_user=None, flower_password=None), id="no Flower"
+        ),
+        pytest.param(groups(workers_east=["worker1"]), id="a sub-group with a name like ours"),
+        pytest.param(pools({**MAIL, "extra_args": ["-E", "--queues", "beat"]}), id="harmless -E"),
+        pytest.param(
+            everywhere(services_custom_commands={"celery-beat": ["celery", "-A", "a", "beat"]}),
+            id="the scheduler's own custom command",
+        ),
+        pytest.param(
+            {"monitor1": {"web_port": 1, "redis_password": "CHANGE_ME"}}, id="a stranger's host"
+        ),
+        pytest.param(everywhere(app_source={"package": "demo==1.0"}), id="a package"),
+        pytest.param(
+            everywhere(app_source={"git": "https://git.example/d.git", "version": "v1"}), id="git"
+        ),
+        pytest.param(pools({**MAIL, "time_limit": "60", "concurrency": "2"}), id="digits as text"),
+    ],
+)
+def test_a_good_fleet_gets_no_sentence(change: Inventory) -> None:
+    assert problems(change) == []
+
+
+CASES = {
+    # the scheduler
+    "no host in scheduler": (
+        groups(scheduler=[]),
+        "Group 'scheduler' has no host, so no periodic task would ever run; put exactly one host "
+        "there",
+    ),
+    "no group scheduler": (
+        groups(scheduler=None),
+        "Group 'scheduler' has no host, so no periodic task would ever run; put exactly one host "
+        "there",
+    ),
+    "two hosts in scheduler": (
+        groups(scheduler=["worker1", "worker2"]),
+        "Group 'scheduler' has 2 hosts (worker1, worker2), so every periodic task would run more "
+        "than once; leave exactly one",
+    ),
+    "a scheduler without a task queue": (
+        groups(workers=None, flower=None) | everywhere(stack_task_queue="none"),
+        "Group 'scheduler' has worker1 although stack_task_queue is 'none'; empty the group or "
+        "choose a task queue",
+    ),
+    "workers without a task queue": (
+        groups(scheduler=None, flower=None) | everywhere(stack_task_queue="none"),
+        "Group 'workers' has worker1, worker2 although stack_task_queue is 'none'; empty the group "
+        "or choose a task queue",
+    ),
+    # groups
+    "a misspelt group": (
+        groups(worker=["worker3"], all=[*GOOD["groups"]["all"], "worker3"]),
+        "Group 'worker' means nothing here, so worker3 would be left out; did you mean 'workers'?",
+    ),
+    "no workers": (
+        groups(workers=None),
+        "Group 'workers' has no host, so no task of stack_task_queue 'celery' would run; put at "
+        "least one host there",
+    ),
+    "no broker": (
+        groups(brokers=None),
+        "Group 'brokers' has no host, but stack_broker 'redis' needs exactly one there; correct "
+        "the group or choose 'external'",
+    ),
+    "two brokers": (
+        groups(brokers=["broker1", "worker1"]) | {"worker1": {"stack_address": "10.0.0.9"}},
+        "Group 'brokers' has 2 hosts (broker1, worker1), but stack_broker 'redis' needs exactly "
+        "one there; correct the group or choose 'external'",
+    ),
+    "no database": (
+        groups(database=[]),
+        "Group 'database' has no host, but stack_database 'postgresql' needs exactly one there; "
+        "correct the group or choose 'external'",
+    ),
+    # choices
+    "hosts disagree": (
+        {"worker2": {"stack_name": "other"}},
+        "stack_name must be the same on every host, but is 'demo' on broker1 and 'other' on "
+        "worker2; set it once, in group_vars/all",
+    ),
+    "an unknown choice": (
+        everywhere(stack_process_manager="systemdd"),
+        "stack_process_manager 'systemdd' is none of systemd, supervisord; did you mean 'systemd'?",
+    ),
+    "an unknown choice like no other": (
+        {"web1": {"stack_process_manager": "runit"}},
+        "web1: stack_process_manager 'runit' is none of systemd, supervisord; correct it",
+    ),
+    "a manager of a later version": (
+        {"web1": {"stack_process_manager": "supervisord"}},
+        "web1: stack_process_manager 'supervisord' is not available in this version yet; choose "
+        "systemd",
+    ),
+    "a task queue of a later version": (
+        everywhere(stack_task_queue="huey"),
+        "stack_task_queue 'huey' is not available in this version yet; choose celery, none",
+    ),
+    "a broker of a later version": (
+        everywhere(stack_broker="rabbitmq"),
+        "stack_broker 'rabbitmq' is not available in this version yet; choose redis, external",
+    ),
+    "a scheduler mode of a later version": (
+        groups(scheduler=["worker1", "worker2"]) | everywhere(stack_scheduler_mode="failover"),
+        "stack_scheduler_mode 'failover' is not available in this version yet; choose static",
+    ),
+    "sqlite for several hosts": (
+        groups(database=None) | everywhere(stack_database="sqlite"),
+        "stack_database 'sqlite' is a file that only one host can use, but 3 run the project "
+        "(web1, worker1, worker2); leave one host or choose another value",
+    ),
+    "a foreign broker without its URL": (
+        everywhere(stack_broker="external"),
+        "stack_broker is 'external', but stack_broker_external_url is empty; set it",
+    ),
+    "a foreign database without its URL": (
+        everywhere(stack_database="external"),
+        "stack_database is 'external', but stack_database_external_url is empty; set it",
+    ),
+    # variables
+    "a misspelt variable": (
+        everywhere(celery_worker_pool=[MAIL]),
+        "celery_worker_pool is no variable of this bundle; did you mean 'celery_worker_pools'?",
+    ),
+    "an unknown variable": (
+        {"web1": {"web_favourite_colour": "blue"}},
+        "web1: web_favourite_colour is no variable of this bundle; remove it",
+    ),
+    "a wrong type": (
+        everywhere(celery_visibility_timeout="an hour"),
+        "celery_visibility_timeout has the wrong type; make it int",
+    ),
+    "a wrong type inside a pool": (
+        pools({**MAIL, "concurrency": "many"}),
+        "celery_worker_pools[mail].concurrency has the wrong type; make it int",
+    ),
+    "an unknown choice inside a pool": (
+        pools({**MAIL, "pool": "perfork"}),
+        "celery_worker_pools[mail].pool 'perfork' is none of prefork, threads, solo; did you mean "
+        "'prefork'?",
+    ),
+    "an unknown key inside a pool": (
+        pools({**MAIL, "concurency": 2}),
+        "celery_worker_pools[mail] has no key 'concurency'; did you mean 'concurrency'?",
+    ),
+    "an entry that is no pool": (
+        pools(MAIL, ["celery"]),
+        "celery_worker_pools[1] has the wrong type; make it dict",
+    ),
+    "a required variable": (
+        everywhere(app_settings_module=None),
+        "web1, worker1, worker2: app_settings_module is empty; set it",
+    ),
+    "a bad stack name": (
+        everywhere(stack_name="My_Shop"),
+        "stack_name 'My_Shop' is no valid name; use 1 to 31 lower-case letters, digits and dashes, "
+        "beginning with a letter",
+    ),
+    "a stack name too long": (
+        everywhere(stack_name="a" * 32),
+        f"stack_name '{'a' * 32}' is no valid name; use 1 to 31 lower-case letters, digits and "
+        "dashes, beginning with a letter",
+    ),
+    "a bad unit prefix": (
+        everywhere(stack_unit_prefix="shop/"),
+        "stack_unit_prefix 'shop/' is no valid name; use lower-case letters, digits and dashes",
+    ),
+    # secrets
+    "a secret in the vault": (
+        everywhere(vault_anything="CHANGE_ME"),
+        "vault_anything is still at its placeholder; give it a value of your own",
+    ),
+    "a secret of ours": (
+        everywhere(redis_password="changeme"),
+        "redis_password is still at its placeholder; give it a value of your own",
+    ),
+    "a secret inside a dict": (
+        everywhere(app_secret_env={"SECRET_KEY": "CHANGE_ME_to_something_long"}),
+        "app_secret_env.SECRET_KEY is still at its placeholder; give it a value of your own",
+    ),
+    "an empty secret": (
+        everywhere(postgresql_password=""),
+        "postgresql_password is empty; set it",
+    ),
+    "an absent secret": (
+        everywhere(redis_password=None),
+        "redis_password is empty; set it",
+    ),
+    "Flower without a password": (
+        everywhere(flower_password=None),
+        "web1: flower_password is empty; set it",
+    ),
+    # the project
+    "no source": (
+        everywhere(app_source=None),
+        "web1, worker1, worker2: app_source has nothing to deploy; set exactly one of path (a "
+        "directory on this machine), git (with version) and package",
+    ),
+    "two sources": (
+        everywhere(app_source={"path": "plugins", "package": "demo"}),
+        "web1, worker1, worker2: app_source has path and package; set exactly one of path (a "
+        "directory on this machine), git (with version) and package",
+    ),
+    "git without a version": (
+        everywhere(app_source={"git": "https://git.example/demo.git"}),
+        "web1, worker1, worker2: app_source.version is empty; name the branch, tag or commit of "
+        "app_source.git",
+    ),
+    "a source directory that is not there": (
+        everywhere(app_source={"path": "no/such/directory"}),
+        "web1, worker1, worker2: app_source.path 'no/such/directory' is no directory on this "
+        "machine; correct it",
+    ),
+    # worker pools
+    "a pool named twice": (
+        pools(MAIL, {"name": "other", "queues": ["o"]}, MAIL),
+        "web1, worker1, worker2: celery_worker_pools names the pool 'mail' twice; rename or remove "
+        "one",
+    ),
+    "a pool without queues": (
+        pools({"name": "mail"}),
+        "celery_worker_pools[mail].queues is empty; set it",
+    ),
+    "a pool with an empty list of queues": (
+        pools({"name": "mail", "queues": []}),
+        "web1, worker1, worker2: celery_worker_pools[mail].queues is empty; set it",
+    ),
+    "a pool without a name": (
+        pools(MAIL, {"queues": ["mail"]}),
+        "celery_worker_pools[1].name is empty; set it",
+    ),
+    "a pool with a bad name": (
+        pools({**MAIL, "name": "Mail Out"}),
+        "web1, worker1, worker2: celery_worker_pools[Mail Out].name 'Mail Out' is no valid name; "
+        "use lower-case letters, digits and dashes, not beginning with a dash",
+    ),
+    "a pool with an empty name": (
+        pools({**MAIL, "name": ""}),
+        "web1, worker1, worker2: celery_worker_pools[0].name '' is no valid name; use lower-case "
+        "letters, digits and dashes, not beginning with a dash",
+    ),
+    "a task that outlives its message": (
+        pools({**MAIL, "time_limit": 7200}),
+        "celery_visibility_timeout is 7200 s, but celery_worker_pools[mail].time_limit is 7200 s, "
+        "so Redis would hand a long task out twice; make the first larger",
+    ),
+    "a task's default limit that outlives its message": (
+        everywhere(celery_visibility_timeout=600),
+        "celery_visibility_timeout is 600 s, but celery_worker_pools[default].time_limit is 3600 "
+        "s, so Redis would hand a long task out twice; make the first larger",
+    ),
+    # addresses
+    "a broker on its loopback address": (
+        {"broker1": {"stack_address": "127.0.0.1"}},
+        "broker1: stack_address is 127.0.0.1, where web1, worker1, worker2 cannot reach this host; "
+        "set it to the host's private address",
+    ),
+    "a broker whose address by default is its loopback": (
+        {"broker1": {"stack_address": None, "ansible_host": "::1"}},
+        "broker1: stack_address is ::1, where web1, worker1, worker2 cannot reach this host; set "
+        "it to the host's private address",
+    ),
+    "an open Flower without a user": (
+        {"web1": {"flower_listen_address": "0.0.0.0", "flower_user": None}},  # noqa: S104
+        "web1: flower_listen_address is 0.0.0.0, open to the network, but flower_user is empty; "
+        "set them or listen on 127.0.0.1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), CASES.values(), ids=CASES)
+def test_bad_input_gets_its_sentence_and_no_other(change: Inventory, sentence: str) -> None:
+    assert problems(change) == [sentence]
+
+
+BEAT, EMBEDDED, HUEY = (
+    "celery beat",
+    "celery worker with embedded beat",
+    "huey consumer with periodic tasks",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "kind"),
+    [
+        (everywhere(celery_worker_extra_args=["-B"]), "celery_worker_extra_args", EMBEDDED),
+        (
+            everywhere(celery_worker_extra_args="-O fair --beat"),
+            "celery_worker_extra_args",
+            EMBEDDED,
+        ),
+        (pools({**MAIL, "extra_args": ["-EB"]}), "celery_worker_pools[mail].extra_args", EMBEDDED),
+        (pools({**MAIL, "argv": "celery beat"}), "celery_worker_pools[mail].argv", BEAT),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value,
+)
+def test_an_embedded_scheduler_is_refused_by_place(
+    change: Inventory, where: str, kind: str
+) -> None:
+    assert problems(change) == [
+        f"{where} starts a scheduler ({kind}) beside the one of group 'scheduler'; take it out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("python manage.py celery start -b", EMBEDDED),
+        (["celery", "-A", "a", "worker", "--beat"], EMBEDDED),
+        ("sh -c 'cd /srv && exec celery -A a worker -EB'", EMBEDDED),
+        ("env TZ=UTC nice celery -A a beat", BEAT),
+        ("python manage.py run_huey", HUEY),
+        ("huey_consumer a.huey --workers 2", HUEY),
+    ],
+    ids=str,
+)
+def test_a_scheduler_in_a_custom_command_is_refused(command: Any, kind: str) -> None:
+    assert problems(everywhere(services_custom_commands={"celery-worker": command})) == [
+        f"services_custom_commands.celery-worker starts a scheduler ({kind}) beside the one of "
+        "group 'scheduler'; take it out"
+    ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python manage.py celery start",
+        "celery -A beat worker -n beat@host",
+        "huey_consumer a.huey --no-periodic",
+        "python manage.py run_huey -n",
+        "sh -c 'it is unbalanced",
+    ],
+)
+def test_a_custom_command_without_a_scheduler_passes(command: str) -> None:
+    assert problems(everywhere(services_custom_commands={"celery-worker": command})) == []
+
+
+def test_sentences_with_one_cause_come_together() -> None:
+    change = groups(scheduler=["worker1"]) | everywhere(stack_scheduler_mode="failover")
+    assert problems(change) == [
+        "Group 'scheduler' has 1 of the two or more hosts that stack_scheduler_mode 'failover' "
+        "needs; add hosts or choose 'static'",
+        "stack_scheduler_mode 'failover' is not available in this version yet; choose static",
+    ]
+
+
+def test_a_broker_in_a_file_needs_one_host() -> None:
+    assert (
+        "stack_broker 'sqlite' is a file that only one host can use, but 3 run the project (web1, "
+        "worker1, worker2); leave one host or choose another value"
+    ) in problems(everywhere(stack_broker="sqlite"))
+
+
+def test_all_is_reported_at_once_worst_first() -> None:
+    change = groups(scheduler=[]) | everywhere(
+        stack_brokr="redis",
+        redis_password="CHANGE_ME",
+        celery_worker_pools=[{**MAIL, "extra_args": "-B"}],
+        stack_process_manager="runit",
+    )
+    assert [sentence.split()[0] for sentence in problems(change)] == [
+        "Group",
+        "celery_worker_pools[mail].extra_args",
+        "stack_brokr",
+        "stack_process_manager",
+        "redis_password",
+    ]
+
+
+def test_many_hosts_are_summed_up() -> None:
+    change = {host: {"web_prt": 1} for host in ("broker1", "worker1", "worker2")}
+    change["web1"] = {}
+    change["groups"] = {"all": [*GOOD["groups"]["all"], "web2"], "web": ["web1", "web2"]}
+    change["web2"] = {"web_prt": 1}
+    assert problems(change) == [
+        "broker1, web2, worker1 and 1 more: web_prt is no variable of this bundle; remove it"
+    ]
+
+
+def test_no_sentence_prints_a_secret_of_the_wrong_type() -> None:
+    assert problems(everywhere(app_secret_env="hunter2")) == [
+        "app_secret_env has the wrong type; make it dict"
+    ]
+
+
+def template(text: str) -> str:
+    """Return text as Ansible reads it from an inventory."""
+    return trust_as_template(text)
+
+
+def test_a_variable_that_cannot_be_templated_hides_no_other() -> None:
+    change = everywhere(
+        app_env={"A": template("{{ nowhere }}")}, redis_password=template("{{ vault_anything }}")
+    )
+    assert problems(change, {"web1": {"vault_anything": ""}}) == [
+        "app_env cannot be read: 'nowhere' is undefined",
+        "web1: redis_password is empty; set it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("{{ ansible_facts['processor_vcpus'] }}", id="a fact"),
+        pytest.param("{{ stack_process_manager }}", id="a role's default"),
+        pytest.param("{{ hostvars['broker1']['stack_address'] }}", id="another host's variable"),
+    ],
+)
+def test_a_template_may_use(text: str) -> None:
+    assert problems(everywhere(app_env={"A": template(text)})) == []
+
+
+def test_a_placeholder_is_named_where_it_is_to_be_changed() -> None:
+    change = everywhere(
+        vault_key="CHANGE_ME",
+        other_key="CHANGE_ME",
+        app_secret_env={"A": template("{{ vault_key }}"), "B": template("{{ other_key }}")},
+    )
+    assert problems(change) == [
+        "app_secret_env.B is still at its placeholder; give it a value of your own",
+        "vault_key is still at its placeholder; give it a value of your own",
+    ]
+
+
+def test_the_specs_of_all_roles_are_found(tmp_path: Path) -> None:
+    for role in ("redis", "app"):
+        (tmp_path / role / "meta").mkdir(parents=True)
+        (tmp_path / role / "meta" / "argument_specs.yml").write_text(
+            yaml.safe_dump({"argument_specs": SPECS[role]})
+        )
+    (tmp_path / "bare" / "tasks").mkdir(parents=True)
+    assert FILTERS["role_specs"](str(tmp_path)) == {"redis": SPECS["redis"], "app": SPECS["app"]}

@@ -1,0 +1,84 @@
+"""A release is named by its content."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from loading import load
+
+bundle = load("action/release_bundle")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    (root / "shop").mkdir(parents=True)
+    (root / "manage.py").write_text("print()")
+    (root / "shop/settings.py").write_text("DEBUG = False")
+    (root / "requirements.txt").write_text("-r base.txt\ncelery==5\n")
+    (root / "base.txt").write_text("django==5.2\n")
+    return root
+
+
+def packed(root: Path) -> bytes:
+    data: bytes = bundle.pack(root, bundle.project_files(root))
+    return data
+
+
+def test_the_same_content_makes_the_same_archive(project: Path) -> None:
+    before = packed(project)
+    os.utime(project / "manage.py", (0, 0))
+    assert packed(project) == before
+
+
+@pytest.mark.parametrize("change", ["content", "name", "executable"])
+def test_a_change_of_the_code_changes_the_archive(project: Path, change: str) -> None:
+    before = packed(project)
+    if change == "content":
+        (project / "manage.py").write_text("print(1)")
+    elif change == "name":
+        (project / "manage.py").rename(project / "run.py")
+    else:
+        (project / "manage.py").chmod(0o755)
+    assert packed(project) != before
+
+
+@pytest.mark.parametrize("name", [".git/HEAD", "shop/__pycache__/a.py", "a.pyc", ".venv/bin/x"])
+def test_what_is_beside_the_project_is_left_out(project: Path, name: str) -> None:
+    before = packed(project)
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    (project / name).write_text("x")
+    assert packed(project) == before
+
+
+def test_the_archive_holds_the_project(project: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(packed(project))
+    with tarfile.open(archive) as opened:
+        assert {one.name for one in opened} == {
+            "manage.py",
+            "shop/settings.py",
+            "requirements.txt",
+            "base.txt",
+        }
+        assert {(one.uid, one.gid, one.mtime) for one in opened} == {(0, 0, 0)}
+
+
+def test_included_requirements_count(project: Path) -> None:
+    assert len(bundle.requirement_texts(project / "requirements.txt")) == 2
+
+
+def test_missing_requirements_are_named(project: Path) -> None:
+    with pytest.raises(bundle.AnsibleActionFail, match="app_requirements names missing.txt"):
+        bundle.requirement_texts(project / "missing.txt")
+
+
+@pytest.mark.parametrize("line", [".", "-e .", "--editable src", "./lib", "file:lib"])
+def test_a_local_requirement_is_recognised(line: str) -> None:
+    assert bundle.LOCAL.search(f"django==5.2\n{line}\n")
+
+
+@pytest.mark.parametrize("line", ["celery==5.7.0", "    --hash=sha256:00", "# ./comment"])
+def test_a_named_requirement_is_not_local(line: str) -> None:
+    assert not bundle.LOCAL.search(line)

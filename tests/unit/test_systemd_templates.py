@@ -1,0 +1,135 @@
+"""The units that systemd gets to read."""
+
+from typing import Any
+
+import pytest
+from loading import load
+from test_service_specs import choices, specs
+
+action = load("action/process_set")
+
+STACK: dict[str, Any] = {
+    "name": "shop",
+    "prefix": "",
+    "user": "shop",
+    "home": "/opt/shop",
+    "current": "/opt/shop/current",
+    "state_dir": "/var/lib/shop",
+    "env_file": "/etc/shop/shop.env",
+    "writable": [],
+    "options": {},
+}
+HOST = {"hostname": "worker1", "machine_id": "0123456789abcdef0123456789abcdef"}
+
+
+def render(*groups: str, stack: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Return the file set of a host in `groups`, files by name."""
+    found = specs.service_specs(choices(*groups, **more))
+    result = action.render_systemd(
+        {**STACK, **(stack or {})}, found["services"], found["absent"], HOST
+    )
+    files = {one["path"].rsplit("/", 1)[1]: one["content"] for one in result["files"]}
+    return {**result, "files": files}
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def test_every_file_names_its_stack_near_the_top() -> None:
+    for text in render("web", "workers", "scheduler", "flower")["files"].values():
+        assert "# stack: shop" in lines(text)[:3]
+
+
+def test_a_host_without_services_gets_no_target() -> None:
+    result = render("brokers")
+    assert result["files"] == {}
+    assert result["masked"] == ["celery-beat.service", "huey-periodic.service"]
+
+
+def test_the_prefix_is_in_every_name_but_the_target() -> None:
+    result = render("web", "workers", stack={"prefix": "shop-"})
+    assert set(result["files"]) == {
+        "shop.target",
+        "shop-web.socket",
+        "shop-web.service",
+        "shop-celery-worker.service",
+    }
+    assert "Requires=shop-web.socket" in lines(result["files"]["shop-web.service"])
+    assert result["masked"][0] == "shop-celery-beat.service"
+
+
+@pytest.mark.parametrize(
+    "directive",
+    [
+        "KillMode=mixed",
+        "KillSignal=SIGTERM",
+        "Restart=always",
+        "StartLimitIntervalSec=0",
+        "NoNewPrivileges=true",
+        "ProtectSystem=strict",
+        "User=shop",
+        "EnvironmentFile=/etc/shop/shop.env",
+        "WorkingDirectory=/opt/shop/current",
+        "PartOf=shop.target",
+        "WantedBy=shop.target",
+    ],
+)
+def test_every_service_has(directive: str) -> None:
+    files = render("web", "workers", "scheduler", "flower")["files"]
+    services = {name: text for name, text in files.items() if name.endswith(".service")}
+    assert len(services) == 4
+    assert [name for name, text in services.items() if directive not in lines(text)] == []
+
+
+def test_only_the_scheduler_is_locked_and_bound_to_its_host() -> None:
+    files = render("web", "workers", "scheduler", "flower")["files"]
+    bound = [name for name, text in files.items() if "AssertHost=worker1" in text]
+    locked = [name for name, text in files.items() if "flock --nonblock --no-fork" in text]
+    assert bound == locked == ["celery-beat.service"]
+    assert f"AssertHost={HOST['machine_id']}" in lines(files["celery-beat.service"])
+
+
+def test_the_scheduler_starts_after_all_others() -> None:
+    units = render("workers", "scheduler")["units"]
+    assert [unit["name"] for unit in units if unit.get("scheduler")] == ["celery-beat.service"]
+
+
+def test_a_service_restarts_for_its_environment_and_release() -> None:
+    units = {unit["name"]: unit for unit in render("workers")["units"]}
+    assert units["celery-worker.service"]["newer_than"] == [
+        "/etc/shop/shop.env",
+        "/opt/shop/current",
+    ]
+
+
+def test_options_come_after_ours_so_that_they_win() -> None:
+    stack = {"options": {"MemoryDenyWriteExecute": "false"}}
+    unit = lines(render("workers", stack=stack)["files"]["celery-worker.service"])
+    assert unit.index("MemoryDenyWriteExecute=false") > unit.index("MemoryDenyWriteExecute=true")
+    assert unit.index("MemoryDenyWriteExecute=false") < unit.index("[Install]")
+
+
+def test_memory_is_limited_only_when_asked_for() -> None:
+    pool = {"name": "default", "queues": ["celery"]}
+    free = render("workers", celery_worker_pools=[pool])["files"]["celery-worker.service"]
+    assert "MemoryMax" not in free
+    limited = render("workers", celery_worker_pools=[{**pool, "memory_max": "1G"}])["files"]
+    assert "MemoryMax=1G" in lines(limited["celery-worker.service"])
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"),
+    [
+        ("plain", "plain"),
+        ("celery@%h", "celery@%%h"),
+        ("$HOME", "$$HOME"),
+        ("two words", '"two words"'),
+        ('a"b', '"a\\"b"'),
+        ("back\\slash", "back\\\\slash"),
+        ("", '""'),
+        ("semi;colon", '"semi;colon"'),
+    ],
+)
+def test_a_word_reaches_the_program_unchanged(word: str, quoted: str) -> None:
+    assert action.systemd_word(word) == quoted
