@@ -20,7 +20,7 @@ from typing import Any
 import ansible.module_utils
 import yaml
 from ansible.errors import AnsibleError
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 from ansible.template import Templar, trust_as_template
 
 DOCUMENTATION = r"""
@@ -126,22 +126,18 @@ class Host:
     Attributes:
         name: its inventory name.
         raw: the variables of ours that it sets, as written.
-        values: the same ones after templating, without the unreadable ones.
-        defaults: what the roles take where the inventory says nothing.
+        values: what the roles will read, their defaults included, without the unreadable ones.
         unreadable: variable -> why it cannot be templated; "" if it only waits for facts.
     """
 
     name: str
     raw: Mapping[str, Any]
     values: Mapping[str, Any]
-    defaults: Mapping[str, Any]
     unreadable: Mapping[str, str]
 
     def get(self, variable: str) -> Any:
-        """Return the variable's value, else its default, else None."""
-        if variable in self.raw:
-            return self.values.get(variable)
-        return self.defaults.get(variable)
+        """Return the variable's value, None without one."""
+        return self.values.get(variable)
 
     def lacks(self, variable: str) -> bool:
         """Say whether the variable is known to be empty."""
@@ -390,9 +386,9 @@ def _unknown_variables(fleet: Fleet, host: Host) -> Iterator[str]:
 
 
 def _malformed_values(fleet: Fleet, host: Host) -> Iterator[str]:
-    for variable, value in host.values.items():
+    for variable in host.raw:
         if variable in fleet.options:
-            yield from _spec_problems(variable, value, fleet.options[variable])
+            yield from _spec_problems(variable, host.get(variable), fleet.options[variable])
 
 
 def _spec_problems(path: str, value: Any, option: Option) -> Iterator[str]:
@@ -400,12 +396,12 @@ def _spec_problems(path: str, value: Any, option: Option) -> Iterator[str]:
     if value is None:
         return
     kind = option.get("type", "str")
-    # Ansible decides what it can convert. Its own words would print the value and hide the place.
-    result = ArgumentSpecValidator({"value": {"type": kind}}).validate({"value": value})
-    if result.error_messages:
+    try:
+        value = DEFAULT_TYPE_VALIDATORS[kind](value)
+    except (TypeError, ValueError):
+        # Ansible's own words would print the value, which may be a secret.
         yield f"{path} has the wrong type; make it {kind}"
         return
-    value = result.validated_parameters["value"]
     if kind == "list":
         element = {**option, "type": option.get("elements", "raw")}
         for index, item in enumerate(value):
@@ -447,11 +443,11 @@ def _missing_values(fleet: Fleet, host: Host) -> Iterator[str]:
 
 
 def _placeholders(_fleet: Fleet, host: Host) -> Iterator[str]:
-    for variable, value in host.values.items():
-        written = dict(_leaves(variable, host.raw[variable]))
-        for path, leaf in _leaves(variable, value):
+    for variable, raw in host.raw.items():
+        written = dict(_leaves(variable, raw))
+        for path, leaf in _leaves(variable, host.get(variable)):
             # An alias of a vault_ variable is named there, where it is to be changed.
-            is_alias = re.search(r"\{\{.*\bvault_", repr(written.get(path, host.raw[variable])))
+            is_alias = re.search(r"\{\{.*\bvault_", repr(written.get(path, raw)))
             if isinstance(leaf, str) and PLACEHOLDER.match(leaf) and not is_alias:
                 yield f"{path} is still at its placeholder; give it a value of your own"
 
@@ -570,27 +566,28 @@ def _read_host(name: str, hostvars: Mapping[str, Any], options: Mapping[str, Opt
     # HostVars alone would know neither the roles' defaults nor the other hosts' variables.
     every = getattr(hostvars, "raw_get", hostvars.__getitem__)(name)
     raw = {key: every[key] for key in every if key.startswith((*PREFIXES, "vault_"))}
-    defaults = {
-        variable: trust_as_template(value) if isinstance(value, str) else value
-        for variable, option in options.items()
-        if (value := option.get("default")) is not None
+    values = {
+        variable: option["default"] for variable, option in options.items() if "default" in option
+    }
+    templates = {
+        variable: trust_as_template(default)
+        for variable, default in values.items()
+        if isinstance(default, str) and "{{" in default
     }
     templar = Templar(
         loader=getattr(hostvars, "_loader", None),
-        variables={**defaults, **every, "hostvars": hostvars},
+        variables={**values, **templates, **every, "hostvars": hostvars},
     )
-    readable: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
-    for variable, value in {**defaults, **raw}.items():
+    for variable, value in {**templates, **raw}.items():
         try:
-            readable[variable] = templar.template(value)
+            values[variable] = templar.template(value)
         except AnsibleError as error:
+            values.pop(variable, None)
             # What waits for facts, and a default, need not be wrong.
             is_fault = variable in raw and "ansible_facts" not in repr(value)
             unreadable[variable] = str(error).splitlines()[0] if is_fault else ""
-    values = {variable: value for variable, value in readable.items() if variable in raw}
-    rest = {variable: value for variable, value in readable.items() if variable not in raw}
-    return Host(name, raw, values, rest, unreadable)
+    return Host(name, raw, values, unreadable)
 
 
 def _sentence(text: str, hosts: Sequence[str], fleet: Fleet) -> str:

@@ -15,13 +15,14 @@ version_added: "0.1.0"
 author:
   - The django-background-fleet authors
 description:
-  - Turns what the probes of the role C(verify) registered into one sentence for each thing that is wrong.
+  - Turns what the probes of the role C(verify) registered into one sentence for each thing that
+    is wrong.
 options:
   _input:
     description:
-      - Host to its probes. Each is a mapping with C(set) (a check-mode result of M(process_set)), C(web) and
-        C(flower) (results of M(ansible.builtin.uri)) and C(ping) (of C(celery inspect ping --json)). A probe that was
-        not made is missing or was skipped.
+      - Host to its probes. Each is a mapping with C(set) (a check-mode result of
+        M(process_set)), C(web) and C(flower) (results of M(ansible.builtin.uri)) and C(ping) (of
+        C(celery inspect ping --json)). A probe that was not made is missing or was skipped.
     type: dict
     required: true
   nodes:

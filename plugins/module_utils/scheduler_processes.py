@@ -113,8 +113,6 @@ HUEY_OPTIONS = _valued(
     """backoff delay extra-locks graceful-signal health-check-interval logfile max-delay max-tasks
     scheduler-interval shutdown-timeout worker-type workers""",
 )
-# Django keeps -v for its own verbosity, so Huey's flag of that letter is -V there.
-RUN_HUEY_OPTIONS = HUEY_OPTIONS.including(DJANGO_OPTIONS).including(_valued("v", ""))
 
 
 def scheduler_kind(argv: Sequence[str]) -> str | None:
@@ -126,7 +124,7 @@ def scheduler_kind(argv: Sequence[str]) -> str | None:
         return _worker(title[1].rstrip(")").split())
     program, arguments = _program(argv)
     if program == "huey_consumer":
-        return _huey(arguments, HUEY_OPTIONS)
+        return _huey(arguments)
     if program == "celery":
         return _celery(arguments)
     if "manage" in program or program in DJANGO_ADMIN:
@@ -304,8 +302,8 @@ def _worker(arguments: Sequence[str]) -> str | None:
     return EMBEDDED if options & {"-B", "--beat"} else None
 
 
-def _huey(arguments: Sequence[str], valued: Valued) -> str | None:
-    for option, _, _ in _options(arguments, valued):
+def _huey(arguments: Sequence[str]) -> str | None:
+    for option, _, _ in _options(arguments, HUEY_OPTIONS):
         # Huey's parser takes any beginning of a long option that fits no other.
         if option == "-n" or (len(option) > 2 and "--no-periodic".startswith(option)):
             return None
@@ -316,7 +314,7 @@ def _management_command(arguments: Sequence[str]) -> str | None:
     """Judge the ARGUMENTS of a project's manage.py."""
     command, rest = arguments[:1], arguments[1:]
     if command == ["run_huey"]:
-        return _huey(rest, RUN_HUEY_OPTIONS)
+        return _huey(rest)
     if command == ["celery"]:
         # Arches: `celery start -b` starts a worker with embedded beat; there -b is no broker.
         words = list(_options(rest, DJANGO_OPTIONS))

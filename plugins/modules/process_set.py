@@ -13,17 +13,19 @@ version_added: "0.1.0"
 author:
   - The django-background-fleet authors
 description:
-  - Compares the files and units that one stack should have on a host with what is there, writes what differs, prunes
-    what is no longer intended, reloads the manager once, and starts or restarts exactly what changed.
-  - A unit is restarted when its file changed, or when one of O(units[].newer_than) is newer than its process. So a
-    run that was interrupted between writing a file and restarting its service is completed by the next one.
-  - Files that carry the line C(# stack: NAME) of this O(stack) and are not in O(files) are pruned. A file that
-    carries another stack's name is never touched.
+  - Compares the files and units that one stack should have on a host with what is there, writes
+    what differs, prunes what is no longer intended, reloads the manager once, and starts or
+    restarts exactly what changed.
+  - A unit is restarted when its file changed, or when one of O(units[].newer_than) is newer than
+    its process. So a run that was interrupted between writing a file and restarting its service
+    is completed by the next one.
+  - Files that carry the line C(# stack: NAME) of this O(stack) and are not in O(files) are pruned.
+    A file that carries another stack's name is never touched.
   - A file in the way that no stack owns is kept beside the new one as C(FILE.replaced-by-STACK).
-  - A unit that does not start is rolled back to its former file, started from that, and the run fails with the last
-    lines of its journal.
-  - Normally called through the action plugin of the same name, which renders O(files) and O(units) from service
-    specs.
+  - A unit that does not start is rolled back to its former file, started from that, and the run
+    fails with the last lines of its journal.
+  - Normally called through the action plugin of the same name, which renders O(files) and
+    O(units) from service specs.
 options:
   manager:
     description: What supervises the services on this host.
@@ -53,7 +55,7 @@ options:
         type: str
         default: "0644"
   units:
-    description: Every unit that should be enabled and running, in the order in which they are started.
+    description: Every unit that should be enabled and running.
     type: list
     elements: dict
     default: []
@@ -68,7 +70,7 @@ options:
         elements: path
         default: []
       settle:
-        description: Seconds for which the unit must stay up, without a restart, to count as started.
+        description: Seconds for which the unit must stay up to count as started.
         type: float
         default: 0
       scheduler:
@@ -76,7 +78,8 @@ options:
         type: bool
         default: false
   masked:
-    description: Units that must not run on this host. They are stopped, disabled, their file removed, and masked.
+    description:
+      - Units that must not run on this host. They are stopped, disabled, removed and masked.
     type: list
     elements: str
     default: []
@@ -440,9 +443,7 @@ def bring_up(
     return said
 
 
-def roll_back(
-    systemd: Systemd, path: Path, former: dict[str, str], *, was_running: bool
-) -> None:
+def roll_back(systemd: Systemd, path: Path, former: dict[str, str], *, was_running: bool) -> None:
     """Put a unit's former file back and run from it; without one, leave the unit stopped."""
     if str(path) in former:
         if path.read_text(encoding="utf-8") == former[str(path)]:
@@ -457,32 +458,16 @@ def roll_back(
     systemd.call("daemon-reload")
 
 
-def apply(
-    systemd: Systemd,
-    plan: Plan,
-    wanted: dict[str, dict[str, Any]],
-    units: list[Unit],
-    former: dict[str, str],
-    stack: str,
-) -> None:
-    """Carry the plan out: stop before delete, delete before mask, the scheduler last.
-
-    Raises:
-        SetError: systemd refused a file, or a unit did not come up.
-    """
-    if plan.write:
-        texts = {path: one["content"] for path, one in wanted.items()}
-        systemd.check(texts, [Path(path).name for path in plan.write])
-
+def remove(systemd: Systemd, plan: Plan, stack: str) -> None:
+    """Take away what must not be there: stop before delete, delete before mask."""
     gone = [*plan.prune, *plan.mask]
-    if gone:
-        known = systemd.show(gone)
-        running = [n for n in gone if known[n].get("ActiveState") not in ("inactive", "failed")]
-        if running:
-            systemd.must("stop", *running)
-        for name in gone:
-            if known[name].get("LoadState") == "loaded":
-                systemd.call("disable", name)
+    known = systemd.show(gone)
+    running = [n for n in gone if known[n].get("ActiveState") not in ("inactive", "failed")]
+    if running:
+        systemd.must("stop", *running)
+    for name in gone:
+        if known[name].get("LoadState") == "loaded":
+            systemd.call("disable", name)
     for kept in plan.keep:
         Path(kept).rename(f"{kept}.replaced-by-{stack}")
     for name in gone:
@@ -490,25 +475,43 @@ def apply(
     for name in plan.mask:
         (UNIT_DIR / name).symlink_to(MASK)
 
+
+def apply(
+    systemd: Systemd,
+    plan: Plan,
+    *,
+    stack: str,
+    wanted: dict[str, dict[str, Any]],
+    units: list[Unit],
+    former: dict[str, str],
+) -> None:
+    """Carry the plan out, the scheduler last.
+
+    Raises:
+        SetError: systemd refused a file, or a unit did not come up.
+    """
+    if plan.write:
+        texts = {path: one["content"] for path, one in wanted.items()}
+        systemd.check(texts, [Path(path).name for path in plan.write])
+    remove(systemd, plan, stack)
     for path in plan.write:
         write_file(Path(path), wanted[path]["content"], int(wanted[path]["mode"], 8))
-    if plan.write or gone or plan.reload:
+    if plan.write or plan.prune or plan.mask or plan.reload:
         systemd.must("daemon-reload")
     if plan.enable:
         systemd.must("reenable", *plan.enable)
 
-    for batch in (
-        [unit for unit in units if not unit.scheduler],
-        [unit for unit in units if unit.scheduler],
-    ):
-        failed = bring_up(systemd, batch, plan, former)
-        if failed:
-            raise SetError(
-                "\n".join(
-                    f"{name} did not stay up. Its last words:\n{journal}"
-                    for name, journal in failed.items()
-                )
+    failed: dict[str, str] = {}
+    for last in (False, True):
+        batch = [unit for unit in units if unit.scheduler is last]
+        failed = failed or bring_up(systemd, batch, plan, former)
+    if failed:
+        raise SetError(
+            "\n".join(
+                f"{name} did not stay up. Its last words:\n{journal}"
+                for name, journal in failed.items()
             )
+        )
 
 
 def main() -> None:
@@ -557,7 +560,7 @@ def main() -> None:
             clocks=clocks,
         )
         if plan.changes() and not module.check_mode:
-            apply(systemd, plan, wanted, units, former, stack)
+            apply(systemd, plan, stack=stack, wanted=wanted, units=units, former=former)
     except (SetError, OSError, subprocess.SubprocessError) as error:
         module.fail_json(msg=str(error))
 
@@ -580,7 +583,12 @@ def main() -> None:
             for path in plan.write
         ]
         + [
-            {"before_header": name, "after_header": f"{name} (removed)", "before": text, "after": ""}
+            {
+                "before_header": name,
+                "after_header": f"{name} (removed)",
+                "before": text,
+                "after": "",
+            }
             for name in [*plan.prune, *plan.mask]
             for text in [former.get(str(UNIT_DIR / name), "")]
             if text

@@ -12,7 +12,8 @@ def load(path: str) -> ModuleType:
     """Return the module at `path` below plugins/, without its suffix, such as "filter/urls"."""
     name = "plugin_" + path.replace("/", "_")
     spec = importlib.util.spec_from_file_location(name, ROOT / "plugins" / f"{path}.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -45,7 +45,7 @@ def test_every_option_says_what_it_is(role: Path) -> None:
 
 @pytest.mark.parametrize("role", ["redis", "postgresql"])
 def test_what_clients_assume_of_a_broker_is_its_default(role: str) -> None:
-    """Clients cannot see the defaults of a role that runs elsewhere; the few they need are equal."""
+    """Clients cannot see the defaults of a role that runs elsewhere."""
     defaults = read(ROOT / "roles" / role / "defaults/main.yml")
     assert f"{role}_port | default({defaults[f'{role}_port']})" in STACK_VARS
 

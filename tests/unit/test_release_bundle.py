@@ -70,7 +70,7 @@ def test_included_requirements_count(project: Path) -> None:
 
 
 def test_missing_requirements_are_named(project: Path) -> None:
-    with pytest.raises(bundle.AnsibleActionFail, match="app_requirements names missing.txt"):
+    with pytest.raises(bundle.AnsibleActionFail, match="app_requirements names missing"):
         bundle.requirement_texts(project / "missing.txt")
 
 

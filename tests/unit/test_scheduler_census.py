@@ -1,0 +1,139 @@
+"""The module scheduler_census, run as Ansible runs it, on this machine's /proc."""
+
+import functools
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+import pytest
+import yaml
+from ansible.module_utils.testing import patch_module_args
+from loading import ROOT, load
+
+# Ansible finds a project's module_utils by itself only when it ships a module.
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+module = load("modules/scheduler_census")
+
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >> "$0.log"
+cat <<'END'
+MainPID=0
+LoadState=loaded
+ActiveState=failed
+UnitFileState=enabled
+
+MainPID=0
+LoadState=not-found
+ActiveState=inactive
+UnitFileState=
+END
+exit 0
+"""
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Give a function that runs the module with arguments and returns (exit code, answer)."""
+
+    def run_module(**arguments: Any) -> tuple[Any, dict[str, Any]]:
+        with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
+            module.main()
+        return ended.value.code, json.loads(capsys.readouterr().out)
+
+    return run_module
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a directory that comes first in PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def systemctl(path: Path, text: str) -> Path:
+    program = path / "systemctl"
+    program.write_text(text)
+    program.chmod(0o755)
+    return path / "systemctl.log"
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_it_reports_and_changes_nothing(run: Any, check: bool) -> None:
+    code, answer = run(stack="no-such-stack", _ansible_check_mode=check)
+    assert code == 0
+    assert answer["changed"] is False
+    assert "skipped" not in answer
+    assert isinstance(answer["schedulers"], list)
+    assert answer["units"] == []
+    assert answer["host_identity"]["hostname"] == socket.gethostname()
+
+
+def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
+    log = systemctl(path, SYSTEMCTL)
+    _, answer = run(stack="shop", units=["celery-beat.service", "huey-periodic.service"])
+    assert answer["units"] == [
+        {
+            "name": "celery-beat.service",
+            "load": "loaded",
+            "active": "failed",
+            "enabled": "enabled",
+            "main_pid": 0,
+        },
+        {
+            "name": "huey-periodic.service",
+            "load": "not-found",
+            "active": "inactive",
+            "enabled": "",
+            "main_pid": 0,
+        },
+    ]
+    (call,) = log.read_text().splitlines()
+    assert call.startswith("show ")
+    assert call.endswith(" -- celery-beat.service huey-periodic.service")
+
+
+def test_it_asks_systemd_nothing_without_units(run: Any, path: Path) -> None:
+    log = systemctl(path, SYSTEMCTL)
+    run(stack="shop")
+    assert not log.exists()
+
+
+def test_a_host_whose_systemd_does_not_run_has_no_units(run: Any, path: Path) -> None:
+    systemctl(path, "#!/bin/sh\necho 'System has not been booted with systemd' >&2\nexit 1\n")
+    code, answer = run(stack="shop", units=["celery-beat.service"])
+    assert (code, answer["units"]) == (0, [])
+
+
+def test_a_stack_is_required(run: Any) -> None:
+    code, answer = run(units=["celery-beat.service"])
+    assert code == 1
+    assert "stack" in answer["msg"]
+
+
+def test_hidden_processes_fail_with_the_cure(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "take_census", functools.partial(module.take_census, proc=tmp_path))
+    code, answer = run(stack="shop")
+    assert code == 1
+    assert "hides other users' processes" in answer["msg"]
+    assert "become: true" in answer["msg"]
+
+
+def test_everything_returned_is_documented(run: Any) -> None:
+    _, answer = run(stack="shop")
+    documented = yaml.safe_load(module.RETURN)
+    assert set(answer) - {"changed", "invocation"} == set(documented)
+    assert set(documented["host_identity"]["contains"]) == set(answer["host_identity"])
+    processes = load("module_utils/scheduler_processes")
+    assert set(documented["schedulers"]["contains"]) == set(processes.Scheduler.__annotations__)
+    assert set(documented["units"]["contains"]) == set(processes.UnitState.__annotations__)
+
+
+def test_the_options_are_documented(run: Any) -> None:
+    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
+    _, answer = run(stack="shop")
+    assert set(answer["invocation"]["module_args"]) == set(documented)
