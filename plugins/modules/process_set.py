@@ -369,7 +369,7 @@ class Systemd:
             ["journalctl", "--unit", name, "--since", f"@{int(since)}", "--lines", "25"]
             + ["--no-pager", "--quiet", "--output", "short-precise"]
         )
-        return out.rstrip()
+        return str(out).rstrip()
 
     def check(self, files: dict[str, str], names: list[str]) -> None:
         """Let systemd read the new files before they replace the old ones.

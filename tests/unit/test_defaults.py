@@ -1,5 +1,7 @@
 """What a role documents is what it does by default."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,17 @@ def test_what_clients_assume_of_a_broker_is_its_default(role: str) -> None:
 def test_what_clients_assume_of_the_database_is_its_default(name: str) -> None:
     default = read(ROOT / "roles/postgresql/defaults/main.yml")[name]
     assert f"{name} | default({default.strip('{ }')})" in STACK_VARS
+
+
+def test_the_variables_in_the_readmes_are_up_to_date() -> None:
+    script = ROOT / "bin/lib/role_tables.py"
+    said = subprocess.run(
+        [sys.executable, script, "--check"], check=False, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stdout
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_role_has_a_readme_with_its_variables(role: Path) -> None:
+    readme = (role / "README.md").read_text()
+    assert [name for name in options(role) if f"| `{name}` |" not in readme] == []
