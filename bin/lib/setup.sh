@@ -1,13 +1,16 @@
 # shellcheck shell=bash
 # Sourced by the commands in bin/: what a fresh machine needs before Ansible can run here.
 
+# Stop at a failure inside $(...) as well.
+shopt -s inherit_errexit
+
 ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
 VENV=$ROOT/.venv
 CACHE=$ROOT/.cache
 
 # Ansible reads its configuration from the project wherever the command is called from.
 export ANSIBLE_CONFIG=$ROOT/ansible.cfg
-export PATH=$VENV/bin:$PATH
+export PATH=$VENV/bin:$PATH:/usr/sbin:/sbin
 
 die() {
   printf '%s\n' "$*" >&2
@@ -95,15 +98,17 @@ raise_inotify_limits() {
 }
 
 start_docker() {
-  local log=/var/log/dockerd.log second
+  local log=/var/log/dockerd.log engine='' second
   if [[ -d /run/systemd/system ]]; then
     systemctl start docker
   else
     echo "Starting the Docker engine (log: $log)"
     setsid nohup dockerd >>"$log" 2>&1 </dev/null &
+    engine=$!
   fi
   for ((second = 0; second < 60; second++)); do
     if docker_answers; then return 0; fi
+    if [[ -n $engine ]] && ! kill -0 "$engine" 2>/dev/null; then return 1; fi
     sleep 1
   done
   return 1
@@ -112,7 +117,7 @@ start_docker() {
 # Make sure that a Docker engine answers, by installing and starting it where that is allowed.
 ensure_docker() {
   if ! docker_answers; then
-    if docker version 2>&1 | grep --quiet 'permission denied'; then
+    if [[ $(docker version 2>&1) == *"permission denied"* ]]; then
       die "Docker refuses user $(id -un): please add the user to the group docker and log in again."
     fi
     may_install || die "No Docker engine answers: please install and start one" \

@@ -60,7 +60,8 @@ EXAMPLES = r"""
     that: not problems
     fail_msg: "{{ problems | join('\n') }}"
   vars:
-    answers: "{{ groups['all'] | map('extract', hostvars) | map(attribute='census', default=none) }}"
+    answers: >-
+      {{ groups['all'] | map('extract', hostvars) | map(attribute='census', default=none) }}
     censuses: "{{ dict(groups['all'] | zip(answers)) }}"
     problems: "{{ censuses | scheduler_verdict(groups['scheduler'], dead=['worker3']) }}"
   run_once: true

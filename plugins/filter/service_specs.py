@@ -116,13 +116,13 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
             argv += [option, str(pool[key])]
     argv += words(choices["celery_worker_extra_args"]) + words(pool.get("extra_args") or [])
     # A task may run until its hard limit; the rest of a minute is for Celery to put things away.
-    limit = pool.get("time_limit") or 0
+    limit = int(pool.get("time_limit") or 0)
     return spec(
         worker_service_name(pool["name"]),
         f"Celery worker (queues: {', '.join(pool['queues'])})",
         argv,
         ready=[*celery, "inspect", "ping", "--destination", node, "--timeout", "2"],
-        stop_timeout=limit + 60 if limit else choices["celery_worker_stop_timeout"],
+        stop_timeout=limit + 60 if limit else int(choices["celery_worker_stop_timeout"]),
         memory_max=pool.get("memory_max") or "",
         tasks_max=4096,
     )
@@ -172,7 +172,7 @@ def web(choices: dict[str, Any]) -> Spec:
         + words(choices["web_extra_args"]),
         listen=[choices["web_listen"]],
         notifies=True,
-        stop_timeout=choices["web_timeout"] + 10,
+        stop_timeout=int(choices["web_timeout"]) + 10,
         memory_max=choices["web_memory_max"],
     )
 

@@ -109,6 +109,13 @@ def test_a_worker_may_finish_its_longest_task() -> None:
     assert free["stop_timeout"] == DEFAULTS["celery_worker_stop_timeout"]
 
 
+def test_numbers_from_the_command_line_are_numbers() -> None:
+    """`-e web_timeout=61` makes a text of it."""
+    assert services("web", web_timeout="61")["web"]["stop_timeout"] == 71
+    free = services("workers", celery_worker_stop_timeout="90")["celery-worker"]
+    assert free["stop_timeout"] == 90
+
+
 def test_a_worker_counts_as_started_when_it_answers() -> None:
     ready = services("workers")["celery-worker"]["ready"]
     assert "ping" in ready

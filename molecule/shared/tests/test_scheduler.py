@@ -137,7 +137,7 @@ def test_a_second_scheduler_started_by_hand_is_found_and_named(
         for word in (ROGUE, f"pid {pid}", shown):
             assert word in said, (word, said)
     finally:
-        host.run(f"kill -9 -- -{pid}; rm -f /tmp/second*")
+        host.run(f"pkill -9 -g {pid}; rm -f /tmp/second*")
     result = fleet.playbook("verify")
     assert result.returncode == 0, result.stdout
 

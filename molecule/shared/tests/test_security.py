@@ -57,7 +57,7 @@ def test_the_database_answers_nobody_without_its_password(fleet: Fleet) -> None:
 
 def test_flower_asks_for_its_credentials(fleet: Fleet) -> None:
     host = fleet.one("flower")
-    code = "curl -s -o /dev/null -w '%%{http_code}' "
+    code = "curl -s -o /dev/null -w '%{http_code}' "
     login = base64.b64encode(fleet.environment()["FLOWER_BASIC_AUTH"].encode()).decode()
     assert host.check_output(code + "http://127.0.0.1:5555/") == "401"
     assert host.check_output(code + "http://127.0.0.1:5555/api/workers") == "401"

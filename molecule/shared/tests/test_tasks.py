@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from conftest import Fleet, Page, names, wait_for
+from conftest import STACK, Fleet, Page, names, wait_for
 
 
 def test_the_page_and_its_health_answer(page: Page) -> None:
@@ -55,3 +55,11 @@ def test_a_running_task_survives_a_restart_of_its_worker(fleet: Fleet, page: Pag
     task = page.finished(task_id, 10)
     assert task["state"] == "SUCCESS", task
     assert host.service("celery-worker").is_running
+
+
+def test_the_examples_own_tests_pass_in_its_release(fleet: Fleet) -> None:
+    said = fleet.one("workers").check_output(
+        f"{STACK}-shell env DATABASE_URL=sqlite://:memory: CELERY_BROKER_URL=memory:// "
+        "python manage.py test 2>&1"
+    )
+    assert "\nOK" in said
