@@ -19,8 +19,8 @@ description:
   - A unit is restarted when its file changed, or when one of O(units[].newer_than) is newer than
     its process. So a run that was interrupted between writing a file and restarting its service
     is completed by the next one.
-  - Files that carry the line C(# stack: NAME) of this O(stack) and are not in O(files) are pruned.
-    A file that carries another stack's name is never touched.
+  - "A file that carries the line C(# stack: NAME) of this O(stack) and is not in O(files) is
+    pruned. A file that carries another stack's name is never touched."
   - A file in the way that no stack owns is kept beside the new one as C(FILE.replaced-by-STACK).
   - A unit that does not start is rolled back to its former file, started from that, and the run
     fails with the last lines of its journal.
@@ -47,7 +47,7 @@ options:
         type: path
         required: true
       content:
-        description: The whole text. Must hold the line C(# stack: NAME) within its first ten lines.
+        description: "The whole text. Its first ten lines must hold the line C(# stack: NAME)."
         type: str
         required: true
       mode:

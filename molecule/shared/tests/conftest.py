@@ -14,8 +14,10 @@ from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 import testinfra
+from docker.models.containers import Container
 from testinfra.host import Host
 from testinfra.utils.ansible_runner import AnsibleRunner
 
@@ -51,6 +53,12 @@ class Fleet:
     def address(self, name: str) -> str:
         """Return a host's private address."""
         return str(RUNNER.get_variables(name)["stack_address"])
+
+    def container(self, name: str) -> Container:
+        """Return the container that stands for a host."""
+        found = docker.from_env().containers.get(RUNNER.get_variables(name)["ansible_host"])
+        assert isinstance(found, Container)
+        return found
 
     def playbook(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the project as an operator would; `args` go to ansible-playbook."""

@@ -142,6 +142,34 @@ def test_a_second_scheduler_started_by_hand_is_found_and_named(
     assert result.returncode == 0, result.stdout
 
 
+@pytest.fixture
+def silent(fleet: Fleet) -> Iterator[str]:
+    """A worker that is switched off."""
+    container = fleet.container(ROGUE)
+    container.stop(timeout=20)
+    yield ROGUE
+    container.start()
+
+    def back() -> bool:
+        code, said = container.exec_run("systemctl is-active celery-worker")
+        return code == 0 and said == b"active\n"
+
+    wait_for(back, 90, lambda: f"{ROGUE} did not come back")
+
+
+def test_a_host_that_does_not_answer_stops_the_run(fleet: Fleet, silent: str) -> None:
+    """It may hold a scheduler, also when --limit leaves it out."""
+    words = f'add -e \'{{"stack_dead_hosts": ["{silent}"]}}\''
+    for limit in ("all", SCHEDULER):
+        result = fleet.playbook("services", "--limit", limit)
+        assert result.returncode != 0
+        assert f"{silent} did not answer" in result.stdout
+        assert words in result.stdout
+        assert "Reconcile the services" not in result.stdout
+    result = fleet.playbook("services", "-e", f'{{"stack_dead_hosts": ["{silent}"]}}')
+    assert result.returncode == 0, result.stdout
+
+
 def test_the_page_knows_the_scheduler(page: Page) -> None:
     active = [one for one in page.json("/api/ticks?limit=1")["schedulers"] if one["active"]]
     assert [one["host"] for one in active] == [SCHEDULER], json.dumps(active)
