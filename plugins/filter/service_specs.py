@@ -91,6 +91,11 @@ def worker_node_name(pool: str, host: str) -> str:
     return f"{'celery' if pool == DEFAULT_POOL else pool}@{host}"
 
 
+def worker_nodes(pools: list[dict[str, Any]], hosts: list[str]) -> list[str]:
+    """Return the Celery node names of all pools on all hosts."""
+    return [worker_node_name(pool["name"], host) for host in hosts for pool in pools]
+
+
 def words(value: str | list[str]) -> list[str]:
     """Return extra arguments as a list, whichever way they were written."""
     return shlex.split(value) if isinstance(value, str) else [str(one) for one in value]
@@ -231,6 +236,6 @@ class FilterModule:
         """Return the filters of this file."""
         return {
             "service_specs": service_specs,
-            "worker_node_name": worker_node_name,
+            "worker_nodes": worker_nodes,
             "split_command": words,
         }

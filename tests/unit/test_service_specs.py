@@ -77,8 +77,13 @@ def test_every_pool_is_a_service_and_default_has_no_suffix() -> None:
 
 
 def test_node_names_are_unique_in_the_fleet() -> None:
-    assert specs.worker_node_name("default", "worker1") == "celery@worker1"
-    assert specs.worker_node_name("mail", "worker2") == "mail@worker2"
+    pools = [*pool(), {"name": "mail", "queues": ["mail"]}]
+    assert specs.worker_nodes(pools, ["worker1", "worker2"]) == [
+        "celery@worker1",
+        "mail@worker1",
+        "celery@worker2",
+        "mail@worker2",
+    ]
 
 
 @pytest.mark.parametrize(
