@@ -54,7 +54,7 @@ def main(check: bool) -> int:
     stale = 0
     for readme in sorted(ROOT.glob("roles/*/README.md")):
         specs = yaml.safe_load((readme.parent / "meta/argument_specs.yml").read_text())
-        options = specs["argument_specs"]["main"].get("options", {})
+        options = next(iter(specs["argument_specs"].values())).get("options", {})
         before = readme.read_text()
         rows = table(options).replace("\\", "\\\\")
         after = TABLE.sub(rf"\1{rows}\2", before)

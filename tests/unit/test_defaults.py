@@ -18,8 +18,9 @@ def read(path: Path) -> Any:
 
 
 def options(role: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read(role / "meta/argument_specs.yml")["argument_specs"]["main"]
-    return found.get("options", {})
+    first, *_ = read(role / "meta/argument_specs.yml")["argument_specs"].values()
+    found: dict[str, Any] = first.get("options", {})
+    return found
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
