@@ -11,13 +11,6 @@ GOOD_SET: dict[str, Any] = {
     **dict.fromkeys(("started", "written", "enabled", "pruned", "masked"), []),
     "restarted": {},
 }
-    "started": [],
-    "restarted": {},
-    "written": [],
-    "enabled": [],
-    "pruned": [],
-    "masked": [],
-}
 PING = {"stdout": '{"celery@worker1": {"ok": "pong"}}', "stderr": ""}
 NODES = ["celery@worker1"]
 
