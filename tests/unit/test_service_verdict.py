@@ -8,7 +8,7 @@ from loading import load
 verdict = load("filter/service_verdict").service_verdict
 
 GOOD_SET: dict[str, Any] = {
-    **dict.fromkeys(("started", "written", "enabled", "pruned", "masked"), []),
+    **dict.fromkeys(("started", "written", "enabled", "pruned", "masked"), ()),
     "restarted": {},
 }
 PING = {"stdout": '{"celery@worker1": {"ok": "pong"}}', "stderr": ""}
