@@ -137,7 +137,16 @@ def wait_for(condition: Callable[[], bool], seconds: float, words: Callable[[], 
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
-    return Fleet()
+    """The fleet, once it is up by itself: the suite also runs right after a reboot of all hosts."""
+    made = Fleet()
+    for group, unit in (("workers", "celery-worker"), ("scheduler", "celery-beat"), ("web", "web")):
+        for name in names(group):
+            wait_for(
+                lambda host=made[name], unit=unit: host.service(unit).is_running,
+                120,
+                lambda name=name, unit=unit: f"{unit} does not run on {name}",
+            )
+    return made
 
 
 @pytest.fixture(scope="session")

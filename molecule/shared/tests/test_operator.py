@@ -22,10 +22,12 @@ def changed(output: str) -> list[str]:
 
 @pytest.mark.parametrize("name", names("workers"))
 def test_status_of_a_worker_reads_well(fleet: Fleet, name: str) -> None:
-    said = fleet[name].check_output("systemctl status celery-worker --no-pager")
-    assert f"{STACK}: Celery worker (queues: celery)" in said
-    assert "active (running)" in said
-    assert "Task ticks.tasks.record_tick" in said
+    def status() -> str:
+        return str(fleet[name].check_output("systemctl status celery-worker --no-pager"))
+
+    assert f"{STACK}: Celery worker (queues: celery)" in status()
+    assert "active (running)" in status()
+    wait_for(lambda: "Task ticks.tasks.record_tick" in status(), 30, status)
 
 
 @pytest.mark.parametrize("name", names("workers"))
