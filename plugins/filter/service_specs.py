@@ -204,9 +204,12 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
         not be able to run here.
 
     Raises:
-        AnsibleFilterError: a choice is missing.
+        AnsibleFilterError: a choice is missing or unknown.
     """
     groups = set(choices["groups"])
+    if choices["task_queue"] not in ("celery", "none"):
+        # An empty set would stop everything that runs.
+        raise AnsibleFilterError(f"service_specs knows no task queue {choices['task_queue']!r}.")
     try:
         services: list[Spec] = [web(choices)] if "web" in groups else []
         if choices["task_queue"] == "celery":

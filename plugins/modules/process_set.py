@@ -158,6 +158,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 UNIT_DIR = Path("/etc/systemd/system")
 MASK = Path("/dev/null")
+# Enough for the tracebacks of a web worker and of its master, which ends after it.
+LAST_WORDS = 80
 OWNER = re.compile(r"^# stack: (\S+)$", re.MULTILINE)
 UNIT_PROPERTIES = (
     "Id",
@@ -366,10 +368,11 @@ class Systemd:
     def journal(self, name: str, since: float) -> str:
         """Return the last lines that a unit logged since a moment (epoch seconds)."""
         _, out, _ = self.module.run_command(
-            ["journalctl", "--unit", name, "--since", f"@{int(since)}", "--lines", "25"]
+            ["journalctl", "--unit", name, "--since", f"@{int(since)}"]
             + ["--no-pager", "--quiet", "--output", "short-precise"]
         )
-        return str(out).rstrip()
+        # Together with --since, --lines would take the first ones.
+        return "\n".join(str(out).splitlines()[-LAST_WORDS:])
 
     def check(self, files: dict[str, str], names: list[str]) -> None:
         """Let systemd read the new files before they replace the old ones.
@@ -437,6 +440,8 @@ def bring_up(
             break
         time.sleep(0.5)
 
+    if failed:
+        time.sleep(1)  # Its last words are still on their way to the journal.
     said = {name: systemd.journal(name, began) for name in sorted(failed)}
     for name in sorted(failed):
         roll_back(systemd, UNIT_DIR / name, former, was_running=name in plan.restart)

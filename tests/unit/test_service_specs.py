@@ -186,6 +186,11 @@ def test_a_service_starts_after_the_broker_only_where_that_is_local() -> None:
     assert foreign == []
 
 
+def test_an_unknown_task_queue_is_refused_instead_of_stopping_everything() -> None:
+    with pytest.raises(specs.AnsibleFilterError, match="no task queue 'selery'"):
+        services("web", task_queue="selery")
+
+
 def test_a_missing_choice_is_named() -> None:
     with pytest.raises(specs.AnsibleFilterError, match="celery_app"):
         specs.service_specs({k: v for k, v in choices("workers").items() if k != "celery_app"})

@@ -76,13 +76,14 @@ def test_only_what_changed_is_restarted(fleet: Fleet) -> None:
 @pytest.mark.usefixtures("restored")
 def test_a_service_that_does_not_start_is_rolled_back(fleet: Fleet, page: Page) -> None:
     before = main_pid(fleet, names("scheduler")[0], "celery-beat")
-    result = fleet.playbook("services", "-e", '{"web_extra_args": ["--no-such-option"]}')
+    result = fleet.playbook("services", "-e", "app_wsgi=example.missing:application")
     assert result.returncode != 0
     assert "web.service did not stay up" in result.stdout
-    assert "unrecognized arguments: --no-such-option" in result.stdout
+    # The end of a long traceback: the words that matter.
+    assert "ModuleNotFoundError: No module named 'example.missing'" in result.stdout
     assert page.json("/healthz")["database"] == "ok"
     unit = fleet[WEB].check_output("systemctl cat web")
-    assert "--no-such-option" not in unit
+    assert "example.missing" not in unit
     assert main_pid(fleet, names("scheduler")[0], "celery-beat") == before
 
 
