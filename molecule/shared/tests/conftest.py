@@ -60,10 +60,12 @@ class Fleet:
         assert isinstance(found, Container)
         return found
 
-    def playbook(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
+    def playbook(
+        self, name: str, *args: str, inventory: Path = INVENTORY
+    ) -> subprocess.CompletedProcess[str]:
         """Run a playbook of the project as an operator would; `args` go to ansible-playbook."""
         return subprocess.run(
-            ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(INVENTORY), *args],
+            ["ansible-playbook", f"playbooks/{name}.yml", "-i", str(inventory), *args],
             cwd=ROOT,
             env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"},
             capture_output=True,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from conftest import STACK, Fleet, Page, names, wait_for
+import yaml
+from conftest import INVENTORY, STACK, Fleet, Page, names, wait_for
 
 SCHEDULER = names("scheduler")[0]
 OTHERS = [name for name in names("all") if name != SCHEDULER]
@@ -142,6 +145,44 @@ def test_a_second_scheduler_started_by_hand_is_found_and_named(
         fleet.sql(f"DELETE FROM ticks_tick WHERE sender_host = '{ROGUE}'")
     result = fleet.playbook("verify")
     assert result.returncode == 0, result.stdout
+
+
+@pytest.fixture
+def moved(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
+    """An inventory in which another worker schedules; afterwards all is as deployed."""
+    inventory = tmp_path / "inventory"
+    shutil.copytree(INVENTORY, inventory)
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
+    hosts["all"]["children"]["scheduler"]["hosts"] = {ROGUE: None}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    yield inventory
+    result = fleet.playbook("services")
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_scheduler_that_moves_is_never_two(fleet: Fleet, moved: Path) -> None:
+    begin = fleet.sql("SELECT now()")
+    assert fleet.playbook("services", "--check", inventory=moved).returncode == 0
+    result = fleet.playbook("services", inventory=moved)
+    assert result.returncode == 0, result.stdout
+    assert fleet[SCHEDULER].run("systemctl is-enabled celery-beat").stdout == "masked\n"
+    assert fleet[ROGUE].service("celery-beat").is_running
+    result = fleet.playbook("verify", inventory=moved)
+    assert f"Exactly one scheduler runs, on {ROGUE}" in result.stdout
+
+    def handed_over() -> str:
+        return fleet.sql(
+            f"SELECT (SELECT max(sent) FROM ticks_tick WHERE sender_host = '{SCHEDULER}') < "
+            "(SELECT min(sent) FROM ticks_tick "
+            f"WHERE sender_host = '{ROGUE}' AND sent > '{begin}')"
+        )
+
+    wait_for(lambda: handed_over() != "", 30, lambda: "the new scheduler does not tick")
+    assert handed_over() == "t"
+    # What the old inventory says is now a second scheduler's place.
+    result = fleet.playbook("verify")
+    assert result.returncode != 0
+    assert f"schedules on {ROGUE}, which must not" in " ".join(result.stdout.split())
 
 
 @pytest.fixture
