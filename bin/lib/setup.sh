@@ -103,6 +103,10 @@ start_docker() {
     systemctl start docker
   else
     echo "Starting the Docker engine (log: $log)"
+    # An engine that was killed leaves pid files; another process may have its number by now.
+    if ! grep -qsxE 'dockerd|containerd' /proc/[0-9]*/comm; then
+      rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
+    fi
     setsid nohup dockerd >>"$log" 2>&1 </dev/null &
     engine=$!
   fi

@@ -523,6 +523,17 @@ def _addresses(fleet: Fleet, host: Host) -> Iterator[str]:
         )
 
 
+def _flower_credentials(fleet: Fleet, host: Host) -> Iterator[str]:
+    """Flower reads a list of USER:PASSWORD, separated by commas (flower/command.py)."""
+    for variable, forbidden in (("flower_user", ",:"), ("flower_password", ",")):
+        found = [sign for sign in forbidden if sign in str(host.get(variable) or "")]
+        if fleet.reads(host, variable) and found:
+            yield (
+                f"{variable} holds a '{found[0]}', which Flower takes for the end of it; choose "
+                "one without"
+            )
+
+
 def _open_flower(fleet: Fleet, host: Host) -> Iterator[str]:
     address = host.get("flower_listen_address")
     empty = [name for name in ("flower_user", "flower_password") if host.lacks(name)]
@@ -554,6 +565,7 @@ HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
     _pools,
     _time_limits,
     _addresses,
+    _flower_credentials,
     _open_flower,
 )
 

@@ -422,6 +422,15 @@ CASES = {
         "broker1: stack_address is ::1, where web1, worker1, worker2 cannot reach this host; set "
         "it to the host's private address",
     ),
+    "a password that Flower would cut": (
+        everywhere(flower_password="a,b"),
+        "web1: flower_password holds a ',', which Flower takes for the end of it; choose one "
+        "without",
+    ),
+    "a user that Flower would cut": (
+        everywhere(flower_user="a:b"),
+        "web1: flower_user holds a ':', which Flower takes for the end of it; choose one without",
+    ),
     "an open Flower without a user": (
         {"web1": {"flower_listen_address": "0.0.0.0", "flower_user": None}},  # noqa: S104
         "web1: flower_listen_address is 0.0.0.0, open to the network, but flower_user is empty; "
