@@ -147,7 +147,6 @@ kept:
 """
 
 import re
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -162,7 +161,6 @@ MASK = Path("/dev/null")
 LAST_WORDS = 80
 OWNER = re.compile(r"^# stack: (\S+)$", re.MULTILINE)
 UNIT_PROPERTIES = (
-    "Id",
     "LoadState",
     "ActiveState",
     "SubState",
@@ -566,7 +564,7 @@ def main() -> None:
         )
         if plan.changes() and not module.check_mode:
             apply(systemd, plan, stack=stack, wanted=wanted, units=units, former=former)
-    except (SetError, OSError, subprocess.SubprocessError) as error:
+    except (SetError, OSError) as error:
         module.fail_json(msg=str(error))
 
     module.exit_json(
