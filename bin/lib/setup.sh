@@ -137,3 +137,10 @@ ensure_docker() {
   fi
   raise_inotify_limits
 }
+
+# The browser of the tests is the distribution's own: it comes over the same way as every other package.
+ensure_browser() {
+  if [[ -x /usr/bin/chromium ]]; then return 0; fi
+  # Without a font a page has no letters.
+  apt_install chromium fonts-dejavu-core
+}

@@ -1,5 +1,9 @@
-"""Example project; the Celery app is loaded with it so that shared tasks find their broker."""
+"""Example project; the app of the task queue in use is loaded with it."""
 
-from example.celery import app as celery_app
+from example.environment import TASK_QUEUE
 
-__all__ = ["celery_app"]
+if TASK_QUEUE == "celery":
+    # So that shared tasks find their broker, in every process.
+    from example.celery import app as celery_app
+
+    __all__ = ["celery_app"]

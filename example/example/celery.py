@@ -1,4 +1,4 @@
-"""Celery app: settings named CELERY_*, tasks of the installed apps."""
+"""Celery app: its settings are in celery_settings.py, its tasks those of the installed apps."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from ticks.stamp import sender
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example.settings")
 
 app = Celery("example")
-app.config_from_object("django.conf:settings", namespace="CELERY")
+app.config_from_object("example.celery_settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 

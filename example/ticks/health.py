@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 
-from celery import current_app
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from ticks.queues import queue
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +23,6 @@ def check_database() -> None:
             cursor.execute("SELECT 1")
     finally:
         connection.close()
-
-
-def check_broker() -> None:
-    options = {"socket_timeout": 1, "socket_connect_timeout": 1}
-    with current_app.connection_for_write(connect_timeout=1, transport_options=options) as broker:
-        broker.ensure_connection(max_retries=1, timeout=1)
 
 
 class Check:
@@ -65,7 +60,7 @@ class Check:
         return f"failed: {type(error).__name__}" if error else "ok"
 
 
-CHECKS = (Check("database", check_database), Check("broker", check_broker))
+CHECKS = (Check("database", check_database), Check("broker", queue.check))
 
 
 class HealthMiddleware:

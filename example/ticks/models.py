@@ -1,4 +1,4 @@
-"""The record of every tick: who sent it, when, and who received it."""
+"""The record of every tick: who sent it, when, and who received it. With Huey, of every task."""
 
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -69,3 +69,20 @@ class Tick(models.Model):
     def latency_ms(self) -> int:
         """Time from the sender to the worker."""
         return round((self.received - self.sent).total_seconds() * 1000)
+
+
+class TaskState(models.Model):
+    """What happened to a task of Huey's, in Celery's words, which the page speaks."""
+
+    task_id = models.UUIDField(unique=True)
+    name = models.CharField(max_length=200)
+    args = models.TextField()
+    state = models.CharField(max_length=20)
+    result = models.JSONField(null=True)
+    worker = models.CharField(max_length=255)
+    created = models.DateTimeField(auto_now_add=True, db_index=True)
+    started = models.DateTimeField()
+    done = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.args} {self.state}"

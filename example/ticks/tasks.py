@@ -1,25 +1,24 @@
-"""Celery tasks."""
+"""The tasks, for whichever queue."""
 
 import os
 import socket
 import time
 from typing import Any
 
-from celery import shared_task
-from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from ticks.models import Tick
+from ticks.queues import queue
 
 SLOW_MAX_SECONDS = 3600
 
 
-@shared_task
+@queue.task
 def add(x: float, y: float) -> float:
     return x + y
 
 
-@shared_task
+@queue.task
 def slow(seconds: float) -> float:
     """Sleep for `seconds` (0 to 3600) in short steps and return how long it really took."""
     if not 0 <= seconds <= SLOW_MAX_SECONDS:
@@ -30,26 +29,24 @@ def slow(seconds: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-@shared_task(
-    bind=True,
-    # Thousands an hour, each with its own row in Tick.
-    ignore_result=True,
-    # A restart of the database must not look like a lost tick.
-    autoretry_for=(InterfaceError, OperationalError),
-    max_retries=20,
-    retry_backoff=True,
-    retry_backoff_max=30,
-)
-def record_tick(self: Any, entry: str) -> None:
+@queue.task
+def ping() -> str:
+    """Prove that a task gets to a worker and its result back."""
+    return "pong"
+
+
+@queue.tick
+def record_tick(entry: str, task_id: str, stamp: dict[str, Any]) -> None:
     """Store one tick of the schedule's `entry` with its sender's stamp and this worker."""
     received = timezone.now()
     if entry == "tick-minute":
         Tick.objects.expired().delete()
+        queue.clean()
     Tick.objects.record(
-        task_id=self.request.id,
-        stamp=self.request.headers["tick"],
+        task_id=task_id,
+        stamp=stamp,
         received=received,
-        task=self.name,
+        task="ticks.tasks.record_tick",
         entry=entry,
         worker_host=socket.gethostname(),
         worker_pid=os.getpid(),

@@ -6,17 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, Max, Min
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
-from django_celery_results.models import TaskResult
-from kombu.exceptions import OperationalError
 
 from ticks.forms import FORMS, AddForm, SlowForm
 from ticks.models import Tick
+from ticks.queues import queue
 
 PAGE_TICKS = 20
 PAGE_RESULTS = 10
@@ -24,9 +23,6 @@ API_TICKS = 100
 API_TICKS_MAX = 5000
 # The page looks at the senders of so many minutes.
 WINDOW_MINUTES = 5
-# A sender of the one-second entry that was silent for longer does not count as active.
-SILENCE_SECONDS = 5
-FINAL_STATES = {"SUCCESS", "FAILURE", "REVOKED", "IGNORED"}
 
 TICK_FIELDS = (
     "task_id",
@@ -46,14 +42,14 @@ TICK_FIELDS = (
 
 
 def schedulers() -> list[dict[str, Any]]:
-    """Return who sent the one-second ticks of the last minutes, the latest first.
+    """Return who sent the proving entry's ticks of the last minutes, the latest first.
 
     Each has host, pid, started, ticks, missing (holes in its sequence), last_sent, age (of its
     last tick, in seconds) and active: it still ticks, and nobody began after its last tick.
     """
     now = timezone.now()
     senders = list(
-        Tick.objects.filter(entry="tick-second", sent__gte=now - timedelta(minutes=WINDOW_MINUTES))
+        Tick.objects.filter(entry=queue.ENTRY, sent__gte=now - timedelta(minutes=WINDOW_MINUTES))
         .values("sender_host", "sender_pid", "sender_started")
         .annotate(
             ticks=Count("sequence", distinct=True),
@@ -75,51 +71,23 @@ def schedulers() -> list[dict[str, Any]]:
             "last_sent": sender["last_sent"],
             "age": round((now - sender["last_sent"]).total_seconds(), 1),
             "active": sender["last_sent"] >= latest_start
-            and now - sender["last_sent"] < timedelta(seconds=SILENCE_SECONDS),
+            and now - sender["last_sent"] < timedelta(seconds=queue.SILENCE),
         }
         for sender in senders
     ]
 
 
-def describe(result: TaskResult) -> dict[str, Any]:
-    """Return a task result as the page and the API show it; an error without its traceback."""
-    value = json.loads(result.result) if result.result else None
-    if result.status == "FAILURE" and isinstance(value, dict):
-        value = f"{value.get('exc_type')}: {' '.join(map(str, value.get('exc_message', [])))}"
-    elif result.status == "STARTED":
-        # Celery keeps the worker's pid here while a task runs.
-        value = None
-    return {
-        "id": result.task_id,
-        "name": result.task_name,
-        "args": json.loads(result.task_args).replace(",)", ")") if result.task_args else None,
-        "state": result.status,
-        "result": value,
-        "worker": result.worker,
-        "created": result.date_created,
-        "started": result.date_started,
-        "done": result.date_done if result.status in FINAL_STATES else None,
-        "final": result.status in FINAL_STATES,
-    }
-
-
-def find_task(task_id: uuid.UUID) -> dict[str, Any]:
-    """Return the task's description; one that no worker has reported on is pending."""
-    result = TaskResult.objects.filter(task_id=task_id).first()
-    return describe(result or TaskResult(task_id=str(task_id), status="PENDING"))
-
-
 def page(request: HttpRequest, bound: forms.Form | None = None, error: str = "") -> HttpResponse:
     """Render the page, with `bound` in place of its form and an `error` above the forms."""
     found = schedulers()
-    results: QuerySet[TaskResult] = TaskResult.objects.order_by("-date_created", "-id")
     context = {
         "now": timezone.now(),
         "schedulers": found,
         "active": [scheduler for scheduler in found if scheduler["active"]],
+        "entry": queue.ENTRY,
         "window_minutes": WINDOW_MINUTES,
         "ticks": Tick.objects.all()[:PAGE_TICKS],
-        "results": [describe(result) for result in results[:PAGE_RESULTS]],
+        "results": queue.latest(PAGE_RESULTS),
         "forms": {
             name: bound if isinstance(bound, form) else form() for name, form in FORMS.items()
         },
@@ -130,8 +98,8 @@ def page(request: HttpRequest, bound: forms.Form | None = None, error: str = "")
 
 
 def enqueue(form: AddForm | SlowForm) -> str:
-    """Queue the task of a valid form and return its id; a visitor does not wait for retries."""
-    return form.task.apply_async(tuple(form.cleaned_data.values()), retry=False).id
+    """Queue the task of a valid form and return its id."""
+    return queue.send(form.task, *form.cleaned_data.values())
 
 
 @require_safe
@@ -150,14 +118,14 @@ def task_create(request: HttpRequest) -> HttpResponse:
         return page(request, bound=form)
     try:
         task_id = enqueue(form)
-    except OperationalError:
+    except queue.ERRORS:
         return page(request, bound=form, error="The broker does not answer. Try again later.")
     return redirect("task-detail", task_id=task_id)
 
 
 @require_safe
 def task_detail(request: HttpRequest, task_id: uuid.UUID) -> HttpResponse:
-    task = find_task(task_id)
+    task = queue.find(str(task_id))
     if request.GET.get("format") == "json":
         return JsonResponse(task)
     return render(request, "ticks/task.html", {"task": task})
@@ -193,6 +161,6 @@ def api_tasks(request: HttpRequest) -> JsonResponse:
         return JsonResponse({"error": form.errors}, status=400)
     try:
         task_id = enqueue(form)
-    except OperationalError:
+    except queue.ERRORS:
         return JsonResponse({"error": "the broker does not answer"}, status=503)
     return JsonResponse({"id": task_id, "url": reverse("task-detail", args=[task_id])}, status=202)

@@ -5,15 +5,17 @@
 The module of the same name documents the result. What this action takes:
 
     stack: dict, what all services of the stack share:
-        name, prefix, user, home, current, state_dir, env_file: str; writable: list of paths;
-        options: dict of further directives for every service, in the manager's own words.
+        name, prefix, user, current, state_dir, env_file: str.
+        For systemd: writable, list of paths; options, dict of further directives for every service.
+        For supervisord: log_dir, str; log_size, str such as "50MB"; log_backups, int.
     services: list of specs, as the filter `service_specs` returns them.
     absent: list of service names that must not be able to run on this host.
-    manager: "systemd".
+    manager: "systemd" or "supervisord".
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,18 @@ def systemd_word(value: object) -> str:
     return '"' + text.replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
+def ini_value(value: object) -> str:
+    """Return a value of supervisord's files, which take `%` for an expansion.
+
+    Raises:
+        AnsibleActionFail: the value cannot stand there: it would be cut off at a comment.
+    """
+    text = str(value)
+    if re.search(r"[\r\n]|(^|\s)[;#]", text):
+        raise AnsibleActionFail(f"supervisord would read a part of {text!r} as a comment.")
+    return text.replace("%", "%%")
+
+
 def environment() -> Environment:
     """Return the Jinja environment of all manager templates; an unknown name is an error."""
     made = Environment(
@@ -56,8 +70,44 @@ def environment() -> Environment:
     )
     made.filters["systemd_escape"] = systemd_escape
     made.filters["systemd_word"] = systemd_word
+    made.filters["ini_value"] = ini_value
+    made.filters["shell_word"] = shlex.quote
     made.filters["shell_words"] = shlex.join
     return made
+
+
+class Renderer:
+    """Collects the files and units of a set, as the module takes them."""
+
+    def __init__(self, stack: dict[str, Any], host: dict[str, str]) -> None:
+        """Take what all services share, and who the host is."""
+        self.stack = stack
+        self.host = host
+        self.jinja = environment()
+        self.files: list[FileSet] = []
+        self.units: list[FileSet] = []
+
+    def add_file(self, template: str, path: str, mode: str = "0644", **values: Any) -> str:
+        """Render a template into the set; return the path."""
+        text = self.jinja.get_template(template).render(stack=self.stack, host=self.host, **values)
+        self.files.append({"path": path, "content": text, "mode": mode})
+        return path
+
+    def add_unit(self, name: str, *files: str, **unit: Any) -> str:
+        """Add a unit made of files; return its name."""
+        self.units.append({"name": name, "files": list(files), **unit})
+        return name
+
+    def add_service(self, name: str, *files: str, spec: Spec, **unit: Any) -> None:
+        """Add the unit of a service, which runs what the environment and the release say."""
+        self.add_unit(
+            name,
+            *files,
+            newer_than=[self.stack["env_file"], self.stack["current"]],
+            settle=spec["settle"],
+            scheduler=spec["scheduler"],
+            **unit,
+        )
 
 
 def render_systemd(
@@ -74,34 +124,75 @@ def render_systemd(
     Returns:
         `files`, `units` and `masked`, as the module takes them.
     """
-    jinja = environment()
-    files: list[dict[str, str]] = []
-    units: list[dict[str, Any]] = []
+    out = Renderer(stack, host)
 
-    def add(kind: str, name: str, values: dict[str, Any], **unit: Any) -> None:
-        text = jinja.get_template(f"systemd/{kind}.j2").render(stack=stack, host=host, **values)
-        files.append({"path": f"/etc/systemd/system/{name}", "content": text})
-        units.append({"name": name, **unit})
+    def add(kind: str, name: str, **values: Any) -> str:
+        return out.add_file(f"systemd/{kind}.j2", f"/etc/systemd/system/{name}", **values)
 
     if services:
-        add("target", f"{stack['name']}.target", {"services": services})
+        target = f"{stack['name']}.target"
+        out.add_unit(target, add("target", target, services=services))
     for spec in services:
-        unit = f"{stack['prefix']}{spec['name']}"
+        name = f"{stack['prefix']}{spec['name']}"
+        sockets = []
         if spec["listen"]:
-            add("socket", f"{unit}.socket", {"service": spec})
-        add(
-            "service",
-            f"{unit}.service",
-            {"service": spec},
-            newer_than=[stack["env_file"], stack["current"]],
-            settle=spec["settle"],
-            scheduler=spec["scheduler"],
+            socket = f"{name}.socket"
+            sockets = [out.add_unit(socket, add("socket", socket, service=spec))]
+        unit = f"{name}.service"
+        out.add_service(unit, add("service", unit, service=spec), spec=spec, follows=sockets)
+    return {
+        "files": out.files,
+        "units": out.units,
+        "masked": [f"{stack['prefix']}{name}.service" for name in absent],
+    }
+
+
+def render_supervisord(
+    stack: dict[str, Any], services: list[Spec], absent: list[str], host: dict[str, str]
+) -> FileSet:
+    """Render specs as programs of supervisord, each with a launcher.
+
+    Takes and returns what `render_systemd` does, and `directories` beside that.
+    """
+    out = Renderer(stack, host)
+    lib = f"/usr/local/lib/{stack['name']}"
+
+    def add(name: str, spec: Spec, program: str, script: str, **values: Any) -> list[str]:
+        launcher = f"{lib}/{name}"
+        conf = f"/etc/supervisor/conf.d/{name}.conf"
+        values.update(service=spec, program=name, launcher=launcher)
+        return [
+            out.add_file(f"supervisord/{program}.j2", conf, **values),
+            out.add_file(f"supervisord/{script}.j2", launcher, "0755", **values),
+        ]
+
+    for spec in services:
+        name = f"{stack['prefix']}{spec['name']}"
+        sockets = []
+        if spec["listen"]:
+            files = add(f"{name}-socket", spec, "socket-program", "socket.py")
+            sockets = [out.add_unit(f"{name}-socket", *files, settle=1)]
+        files = add(name, spec, "program", "launcher", socket=f"{lib}/{name}-socket")
+        as_user = ["setpriv", f"--reuid={stack['user']}", f"--regid={stack['user']}"]
+        out.add_service(
+            name,
+            *files,
+            spec=spec,
+            follows=sockets,
+            start_timeout=spec["start_timeout"],
+            ready=[*as_user, "--init-groups", "--", files[1], "ready"] if spec["ready"] else [],
         )
-    masked = [f"{stack['prefix']}{name}.service" for name in absent]
-    return {"files": files, "units": units, "masked": masked}
+    # systemd must not be able to start a scheduler beside the one here either.
+    schedulers = [*absent, *(spec["name"] for spec in services if spec["scheduler"])]
+    return {
+        "files": out.files,
+        "directories": [stack["log_dir"]] if services else [],
+        "units": out.units,
+        "masked": [f"{stack['prefix']}{name}.service" for name in schedulers],
+    }
 
 
-RENDERERS = {"systemd": render_systemd}
+RENDERERS = {"systemd": render_systemd, "supervisord": render_supervisord}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types

@@ -32,7 +32,7 @@ author:
 description:
   - Judges the groups and variables of the whole inventory. Needs no facts and connects to no host.
   - The filter C(role_specs) beside it reads the argument specs of all roles in a directory.
-positional: groups, specs
+positional: groups, specs, computed
 options:
   _input:
     description: The variables of every host, as in C(hostvars).
@@ -46,10 +46,14 @@ options:
     description: Role, entry point, argument spec; what C(role_specs) returns.
     type: dict
     required: true
+  computed:
+    description: Variables that the roles compute, as templates; an inventory may use them.
+    type: dict
+    required: true
 """
 
 EXAMPLES = r"""
-problems: "{{ hostvars | fleet_problems(groups, 'roles' | role_specs) }}"
+problems: "{{ hostvars | fleet_problems(groups, 'roles' | role_specs, computed) }}"
 # => ["stack_broker 'redsi' is none of redis, rabbitmq, sqlite, external; did you mean 'redis'?"]
 """
 
@@ -71,11 +75,14 @@ GROUPS = ("brokers", "database", "web", "workers", "scheduler", "flower")
 APP_GROUPS = ("web", "workers", "scheduler", "flower")
 
 # What the choices accept already, but this version cannot deploy yet.
-NOT_YET = {
-    "stack_process_manager": {"supervisord"},
-    "stack_task_queue": {"huey"},
-    "stack_broker": {"rabbitmq", "sqlite"},
-    "stack_scheduler_mode": {"failover"},
+NOT_YET = {"stack_scheduler_mode": {"failover"}}
+
+# Which task queue works with which broker. A foreign one is known by its URL's scheme.
+BROKERS = {"celery": ("redis", "rabbitmq", "external"), "huey": ("redis", "sqlite", "external")}
+SCHEMES = {
+    **dict.fromkeys(("redis", "rediss", "sentinel"), "redis"),
+    **dict.fromkeys(("amqp", "amqps", "pyamqp"), "rabbitmq"),
+    "sqlite": "sqlite",
 }
 
 # Choices that make sense only when all hosts agree; the process manager may differ.
@@ -87,8 +94,44 @@ FLEET_WIDE = (
     "stack_scheduler_mode",
 )
 
-# The services whose command is meant to schedule.
-SCHEDULERS = ("celery-beat", "huey-periodic")
+# The services whose command is meant to schedule -> what does.
+SCHEDULERS = {
+    "celery-beat": "let it run celery beat",
+    "huey-periodic": "let it run Huey's consumer without --no-periodic",
+}
+# Programs that schedule only when they are told so.
+TASK_PROGRAMS = {"celery", "huey_consumer", "huey_consumer.py", "run_huey"}
+
+# What sets aside the address or the credentials that Flower is given -> what to use.
+FLOWER_OPTIONS = {
+    "address": "flower_listen_address",
+    "unix_socket": "flower_listen_address",
+    "basic_auth": "flower_user and flower_password",
+    "cookie_secret": "flower_cookie_secret",
+}
+
+# Variables by which projects let tasks run at once, where they are called.
+EAGER = {
+    "celery": ("CELERY_TASK_ALWAYS_EAGER", "CELERY_ALWAYS_EAGER"),
+    "huey": ("HUEY_IMMEDIATE",),
+}
+TRUE = {"1", "on", "t", "true", "y", "yes"}
+
+# What all hosts with the project must have in common, beside what the choices say.
+ENVIRONMENT = (
+    "app_settings_module",
+    "stack_broker_external_url",
+    "stack_database_external_url",
+    "app_env",
+    "app_secret_env",
+)
+
+# What an inventory may use, but not set -> what it may set.
+COMPUTED = {
+    "stack_broker_url": "stack_broker, or stack_broker_external_url",
+    "stack_cache_url": "redis_cache_database",
+    "stack_database_url": "stack_database, or stack_database_external_url",
+}
 
 # Variables that begin so are ours: one that no role knows is a mistake. With each, the groups
 # whose hosts read it.
@@ -100,6 +143,7 @@ PREFIXES: Mapping[str, Sequence[str]] = {
     "web_": ("web",),
     "flower_": ("flower",),
     "redis_": ("brokers", *APP_GROUPS),
+    "rabbitmq_": ("brokers", *APP_GROUPS),
     "postgresql_": ("database", *APP_GROUPS),
     "services_": APP_GROUPS,
     "process_manager_": APP_GROUPS,
@@ -143,6 +187,11 @@ class Host:
         """Say whether the variable is known to be empty."""
         return variable not in self.unreadable and self.get(variable) in (None, "", [], {})
 
+    def mapping(self, variable: str) -> Mapping[str, Any]:
+        """Return the variable's value if it is a mapping, else an empty one."""
+        value = self.get(variable)
+        return value if isinstance(value, Mapping) else {}
+
     def pools(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield each worker pool after what to call it; other types are not this one's concern."""
         for index, pool in enumerate(_items(self.get("celery_worker_pools"))):
@@ -172,6 +221,12 @@ class Fleet:
         """Return a fleet-wide choice: the first host's."""
         return next((host.get(variable) for host in self.hosts.values()), None)
 
+    def broker(self, host: Host) -> str:
+        """Return "redis", "rabbitmq" or "sqlite", also of a foreign broker; "" if unknown."""
+        choice = str(host.get("stack_broker"))
+        scheme = str(host.get("stack_broker_external_url") or "").partition(":")[0]
+        return SCHEMES.get(scheme, "") if choice == "external" else choice
+
     def servers(self) -> dict[str, str]:
         """Return group -> the choice that asks for a server of ours there."""
         return {
@@ -192,9 +247,11 @@ class Fleet:
         """Say whether anything on the host reads the variable under the present choices."""
         chosen = {
             "redis_": "brokers" in self.servers() and self.choice("stack_broker") == "redis",
+            "rabbitmq_": "brokers" in self.servers() and self.choice("stack_broker") == "rabbitmq",
             "postgresql_": "database" in self.servers(),
             "celery_": self.choice("stack_task_queue") == "celery",
             "huey_": self.choice("stack_task_queue") == "huey",
+            "flower_": self.choice("stack_task_queue") == "celery",
         }
         prefix = next((known for known in PREFIXES if variable.startswith(known)), "stack_")
         return chosen.get(prefix, True) and host.name in self.group(*PREFIXES[prefix])
@@ -237,11 +294,28 @@ def _argv(value: Any) -> list[str]:
     return words if len(words) < 2 else [part for word in words for part in _argv(word)]
 
 
+def _scheduler_in(argv: Sequence[str]) -> str | None:
+    """Return the kind of scheduler that a command starts; a shell, env or nice may stand before."""
+    kinds = (scheduler_kind(argv[start:]) for start in range(len(argv)))
+    return next((kind for kind in kinds if kind), None)
+
+
 def _is_loopback(address: object) -> bool:
     try:
         return ipaddress.ip_address(str(address)).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def _is_wildcard(address: object) -> bool:
+    try:
+        return ipaddress.ip_address(str(address)).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_true(value: object) -> bool:
+    return str(value).strip().lower() in TRUE
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -327,13 +401,73 @@ def _differing_choices(fleet: Fleet) -> Iterator[str]:
             )
 
 
+def _unfit_broker(fleet: Fleet) -> Iterator[str]:
+    queue = fleet.choice("stack_task_queue")
+    fit = BROKERS.get(queue, ())
+    broker = next((fleet.broker(host) for host in fleet.hosts.values()), "")
+    if fit and broker in SCHEMES.values() and broker not in fit:
+        is_ours = fleet.choice("stack_broker") != "external"
+        yield (
+            f"{'stack_broker is' if is_ours else 'stack_broker_external_url leads to'} {broker}, "
+            f"which stack_task_queue '{queue}' cannot use; choose {', '.join(fit)}"
+        )
+
+
 def _sqlite(fleet: Fleet) -> Iterator[str]:
     hosts = fleet.group(*APP_GROUPS)
     for variable in ("stack_broker", "stack_database"):
-        if fleet.choice(variable) == "sqlite" and len(hosts) > 1:
+        if fleet.choice(variable) != "sqlite":
+            continue
+        if fleet.choice("stack_scheduler_mode") == "failover":
+            yield (
+                f"{variable} 'sqlite' is a file on one host, so stack_scheduler_mode 'failover' "
+                "would have nowhere to go; choose 'static' or another value"
+            )
+        elif len(hosts) > 1:
             yield (
                 f"{variable} 'sqlite' is a file that only one host can use, but {len(hosts)} run "
                 f"the project ({', '.join(hosts)}); leave one host or choose another value"
+            )
+
+
+def _flower_without_celery(fleet: Fleet) -> Iterator[str]:
+    queue, hosts = fleet.choice("stack_task_queue"), fleet.group("flower")
+    if queue in ("huey", "none") and hosts:
+        yield (
+            f"Group 'flower' has {', '.join(hosts)}, but Flower shows Celery alone and "
+            f"stack_task_queue is '{queue}'; empty the group"
+        )
+
+
+def _differing_environments(fleet: Fleet) -> Iterator[str]:
+    """Only names are said: the values may be secrets."""
+    hosts = [fleet.hosts[name] for name in fleet.group(*APP_GROUPS)]
+    for variable in ENVIRONMENT:
+        found = [
+            (host.name, {path: str(leaf) for path, leaf in _leaves(variable, host.get(variable))})
+            for host in hosts
+            if variable not in host.unreadable
+        ]
+        for name, ours in found[1:]:
+            first, theirs = found[0]
+            if differing := [path for path in theirs | ours if theirs.get(path) != ours.get(path)]:
+                yield (
+                    f"{differing[0]} differs between {first} and {name}, so that tasks may wait "
+                    "where no worker looks; set it once, in group_vars/all"
+                )
+                break
+
+
+def _shared_addresses(fleet: Fleet) -> Iterator[str]:
+    holders: dict[str, str] = {}
+    for host in fleet.hosts.values():
+        address = str(host.get("stack_address") or "")
+        first = holders.setdefault(address, host.name)
+        is_own = address and not (_is_loopback(address) or _is_wildcard(address))
+        if is_own and first != host.name:
+            yield (
+                f"{first} and {host.name} have the same stack_address {address}: if they are one "
+                "host, give it one name, else correct the address"
             )
 
 
@@ -342,9 +476,7 @@ def _sqlite(fleet: Fleet) -> Iterator[str]:
 
 def _embedded_schedulers(_fleet: Fleet, host: Host) -> Iterator[str]:
     for where, argv in _commands(host):
-        # A shell, env or nice may stand before the program.
-        kinds = filter(None, (scheduler_kind(argv[start:]) for start in range(len(argv))))
-        if kind := next(kinds, None):
+        if kind := _scheduler_in(argv):
             yield (
                 f"{where} starts a scheduler ({kind}) beside the one of group 'scheduler'; take it "
                 "out"
@@ -358,11 +490,42 @@ def _commands(host: Host) -> Iterator[tuple[str, list[str]]]:
     yield "celery_worker_extra_args", [*worker, *_argv(extra)]
     for where, pool in host.pools():
         yield f"{where}.extra_args", [*worker, *_argv(pool.get("extra_args"))]
-        yield f"{where}.argv", _argv(pool.get("argv"))
-    commands = host.get("services_custom_commands")
-    for service, command in commands.items() if isinstance(commands, Mapping) else ():
+    for service, command in host.mapping("services_custom_commands").items():
         if service not in SCHEDULERS:
             yield f"services_custom_commands.{service}", _argv(command)
+    for variable in ("app_before_switch", "app_after_switch"):
+        for index, item in enumerate(_items(host.get(variable))):
+            if isinstance(item, Mapping):
+                yield f"{variable}[{index}].command", _argv(item.get("command"))
+
+
+def _idle_schedulers(fleet: Fleet, host: Host) -> Iterator[str]:
+    custom = host.mapping("services_custom_commands")
+    commands = {name: (f"services_custom_commands.{name}", custom.get(name)) for name in SCHEDULERS}
+    if commands["huey-periodic"][1] is None:
+        extra = ["huey_consumer", *_argv(host.get("huey_periodic_extra_args"))]
+        commands["huey-periodic"] = ("huey_periodic_extra_args", extra)
+    queue = fleet.choice("stack_task_queue")
+    for service, (where, command) in commands.items():
+        argv = _argv(command)
+        # Of an unknown program, nobody can say what it does.
+        is_known = any(Path(word).name in TASK_PROGRAMS for word in argv)
+        if service.startswith(f"{queue}-") and is_known and not _scheduler_in(argv):
+            yield (
+                f"{where} starts no scheduler, so no periodic task would ever run; "
+                f"{SCHEDULERS[service]}"
+            )
+
+
+def _eager_tasks(fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable in ("app_env", "app_secret_env"):
+        environment = host.mapping(variable)
+        for name in EAGER.get(fleet.choice("stack_task_queue"), ()):
+            if _is_true(environment.get(name)):
+                yield (
+                    f"{variable}.{name} is true, so that no task would reach a worker; make it "
+                    "false or remove it"
+                )
 
 
 def _unavailable_choices(fleet: Fleet, host: Host) -> Iterator[str]:
@@ -381,7 +544,9 @@ def _unreadable_variables(_fleet: Fleet, host: Host) -> Iterator[str]:
 
 def _unknown_variables(fleet: Fleet, host: Host) -> Iterator[str]:
     for variable in host.raw:
-        if variable not in fleet.options and not variable.startswith("vault_"):
+        if variable in COMPUTED:
+            yield f"{variable} is computed and cannot be set; set {COMPUTED[variable]} instead"
+        elif variable not in fleet.options and not variable.startswith("vault_"):
             yield f"{variable} is no variable of this bundle; {_hint(variable, fleet.options)}"
 
 
@@ -459,6 +624,25 @@ def _external_urls(_fleet: Fleet, host: Host) -> Iterator[str]:
             yield f"{variable} is 'external', but {url} is empty; set it"
 
 
+def _entry_points(fleet: Fleet, host: Host) -> Iterator[str]:
+    runs_celery = host.name in fleet.group("workers", "scheduler", "flower")
+    if runs_celery and fleet.reads(host, "celery_worker_pools") and host.lacks("app_celery"):
+        yield "app_celery is empty; name the Celery application, as in celery -A"
+    is_started = host.mapping("services_custom_commands").get("web")
+    is_web = host.name in fleet.group("web")
+    if is_web and not is_started and host.lacks("app_wsgi") and host.lacks("app_asgi"):
+        yield "app_wsgi and app_asgi are empty; name the web application in one of them"
+
+
+def _camera(fleet: Fleet, host: Host) -> Iterator[str]:
+    queue = fleet.choice("stack_task_queue")
+    if host.get("celery_events_camera") and queue in ("huey", "none"):
+        yield (
+            f"celery_events_camera is set, but stack_task_queue is '{queue}', which sends it no "
+            "events; empty it"
+        )
+
+
 def _app_source(fleet: Fleet, host: Host) -> Iterator[str]:
     source = host.get("app_source") or {}
     if not fleet.reads(host, "app_source") or "app_source" in host.unreadable:
@@ -498,17 +682,24 @@ def _pools(fleet: Fleet, host: Host) -> Iterator[str]:
 
 
 def _time_limits(fleet: Fleet, host: Host) -> Iterator[str]:
-    visible = _seconds(host.get("celery_visibility_timeout"))
-    if fleet.choice("stack_broker") != "redis" or not visible:
+    variable, effect = {
+        "redis": ("celery_visibility_timeout", "Redis would hand a long task out twice"),
+        "rabbitmq": (
+            "rabbitmq_consumer_timeout",
+            "RabbitMQ would cut off a worker with a long task",
+        ),
+    }.get(fleet.broker(host), ("", ""))
+    timeout = _seconds(host.get(variable))
+    if not timeout or not fleet.reads(host, variable):
         return
     pool_options = fleet.options.get("celery_worker_pools", {}).get("options", {})
     default = pool_options.get("time_limit", {}).get("default")
     for where, pool in host.pools():
         limit = _seconds(pool.get("time_limit", default))
-        if limit >= visible:
+        if limit >= timeout:
             yield (
-                f"celery_visibility_timeout is {visible} s, but {where}.time_limit is {limit} s, "
-                "so Redis would hand a long task out twice; make the first larger"
+                f"{variable} is {timeout} s, but {where}.time_limit is {limit} s, so {effect}; "
+                "make the first larger"
             )
 
 
@@ -516,11 +707,70 @@ def _addresses(fleet: Fleet, host: Host) -> Iterator[str]:
     address = host.get("stack_address")
     clients = [name for name in fleet.group(*APP_GROUPS) if name != host.name]
     is_server = host.name in fleet.group(*fleet.servers())
-    if is_server and clients and _is_loopback(address):
+    if _is_wildcard(address) or (is_server and clients and _is_loopback(address)):
         yield (
-            f"stack_address is {address}, where {', '.join(clients)} cannot reach this host; set "
-            "it to the host's private address"
+            f"stack_address is {address}, where {', '.join(clients) or 'others'} cannot reach this "
+            "host; set it to the host's private address"
         )
+
+
+def _ports(fleet: Fleet, host: Host) -> Iterator[str]:
+    for variable in host.raw:
+        port = str(host.get(variable))
+        if variable.endswith("_port") and port.isdigit() and not 0 < int(port) < 2**16:
+            yield f"{variable} is {port}, which is no TCP port; use 1 to 65535"
+    pages = ("web", "flower")
+    listening = [
+        [str(host.get(f"{page}_{of}")) for of in ("listen_address", "port")] for page in pages
+    ]
+    if all(host.name in fleet.group(page) for page in pages) and listening[0] == listening[1]:
+        yield (
+            f"web_port and flower_port are both {listening[0][1]} on {listening[0][0]}; choose two "
+            "ports"
+        )
+
+
+def _redis_databases(fleet: Fleet, host: Host) -> Iterator[str]:
+    variables = ("redis_database", "redis_cache_database")
+    numbers = [str(host.get(variable)) for variable in variables]
+    if not fleet.reads(host, "redis_database"):
+        return
+    for variable, number in zip(variables, numbers, strict=True):
+        if number.lstrip("-").isdigit() and int(number) not in range(16):
+            yield f"{variable} is {number}, but Redis numbers its databases from 0 to 15"
+    if numbers[0].isdigit() and numbers[0] == numbers[1]:
+        yield (
+            f"redis_database and redis_cache_database are both {numbers[0]}, so that clearing the "
+            "cache would empty the queue; choose two numbers"
+        )
+
+
+def _flower_protection(fleet: Fleet, host: Host) -> Iterator[str]:
+    """What Flower is told beside its variables must not take back what these say."""
+    if not fleet.reads(host, "flower_user"):
+        return
+    secrets: tuple[str, ...] = ("basic_auth", "cookie_secret")
+    told = [
+        (f"{variable}.{name}", str(name)[len("FLOWER_") :].lower(), secrets)
+        for variable in ("app_env", "app_secret_env")
+        for name in host.mapping(variable)
+        if str(name).startswith("FLOWER_")
+    ]
+    for variable, command, options in (
+        ("flower_extra_args", host.get("flower_extra_args"), tuple(FLOWER_OPTIONS)),
+        # A command of one's own has to say where it listens.
+        (
+            "services_custom_commands.flower",
+            host.mapping("services_custom_commands").get("flower"),
+            secrets,
+        ),
+    ):
+        for word in _argv(command):
+            option = word.partition("=")[0]
+            told += [(f"{option} in {variable}", option.strip("-").replace("-", "_"), options)]
+    for where, name, options in told:
+        if name in options:
+            yield f"{where} would replace what protects Flower; use {FLOWER_OPTIONS[name]}"
 
 
 def _flower_credentials(fleet: Fleet, host: Host) -> Iterator[str]:
@@ -549,10 +799,16 @@ FLEET_RULES: Sequence[Callable[[Fleet], Iterator[str]]] = (
     _scheduler_count,
     _missing_groups,
     _differing_choices,
+    _unfit_broker,
     _sqlite,
+    _differing_environments,
+    _shared_addresses,
+    _flower_without_celery,
 )
 HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
     _embedded_schedulers,
+    _idle_schedulers,
+    _eager_tasks,
     _unavailable_choices,
     _unreadable_variables,
     _unknown_variables,
@@ -561,10 +817,15 @@ HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
     _missing_values,
     _placeholders,
     _external_urls,
+    _entry_points,
+    _camera,
     _app_source,
     _pools,
     _time_limits,
+    _redis_databases,
     _addresses,
+    _ports,
+    _flower_protection,
     _flower_credentials,
     _open_flower,
 )
@@ -573,8 +834,20 @@ HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
 # --- reading the inventory -------------------------------------------------------------------
 
 
-def _read_host(name: str, hostvars: Mapping[str, Any], options: Mapping[str, Option]) -> Host:
-    """Template the host's variables of ours one by one, so that a bad one hides no other."""
+def _read_host(
+    name: str,
+    hostvars: Mapping[str, Any],
+    options: Mapping[str, Option],
+    others: Mapping[str, Any],
+) -> Host:
+    """Template the host's variables of ours one by one, so that a bad one hides no other.
+
+    Args:
+        name: its inventory name.
+        hostvars: the variables of every host.
+        options: variable -> its argument spec.
+        others: what templates may use beside these and the roles' defaults.
+    """
     # HostVars alone would know neither the roles' defaults nor the other hosts' variables.
     every = getattr(hostvars, "raw_get", hostvars.__getitem__)(name)
     raw = {key: every[key] for key in every if key.startswith((*PREFIXES, "vault_"))}
@@ -588,7 +861,7 @@ def _read_host(name: str, hostvars: Mapping[str, Any], options: Mapping[str, Opt
     }
     templar = Templar(
         loader=getattr(hostvars, "_loader", None),
-        variables={**values, **templates, **every, "hostvars": hostvars},
+        variables={**values, **templates, **every, **others, "hostvars": hostvars},
     )
     unreadable: dict[str, str] = {}
     for variable, value in {**templates, **raw}.items():
@@ -614,6 +887,7 @@ def fleet_problems(
     hostvars: Mapping[str, Any],
     groups: Mapping[str, Sequence[str]],
     specs: Mapping[str, Mapping[str, Any]],
+    computed: Mapping[str, Any],
 ) -> list[str]:
     """Return a sentence for each thing that stands against deploying the inventory.
 
@@ -621,6 +895,7 @@ def fleet_problems(
         hostvars: host -> its variables; Ansible's ``hostvars`` or any mapping.
         groups: group -> names of its hosts, over the whole inventory.
         specs: role -> entry point -> argument spec, as ``role_specs`` returns it.
+        computed: variable -> its template; what the roles will compute.
 
     Returns:
         The sentences, worst first; each names its variable, group or host and says what to change.
@@ -633,7 +908,12 @@ def fleet_problems(
         for variable, option in spec.get("options", {}).items()
     }
     names = [host for group in GROUPS for host in groups.get(group, ())] or groups.get("all", ())
-    hosts = {name: _read_host(name, hostvars, options) for name in dict.fromkeys(names)}
+    others = {
+        variable: trust_as_template(value) if isinstance(value, str) else value
+        for variable, value in computed.items()
+    }
+    others["groups"] = groups
+    hosts = {name: _read_host(name, hostvars, options, others) for name in dict.fromkeys(names)}
     fleet = Fleet(groups, hosts, options)
     about: dict[str, dict[str, None]] = {}  # sentence -> its hosts, in inventory order
     for rule in HOST_RULES:

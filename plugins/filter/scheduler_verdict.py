@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -19,8 +20,8 @@ author:
 description:
   - Takes what P(scheduler_census#module) returned on every host of a stack, and says in one
     sentence each what is wrong and what to do about it.
-  - A scheduler is where it belongs if it runs on an expected host, in one of the units that the
-    census was asked for, and not inside a worker.
+  - A scheduler is where it belongs if it runs on an expected host, in one of the systemd units or
+    supervisord programs that the census was asked for, and not inside a worker.
 positional: expected
 options:
   _input:
@@ -40,6 +41,10 @@ options:
     type: list
     elements: str
     default: []
+  managers:
+    description: The process manager of each host, V(systemd) where none is given.
+    type: dict
+    default: {}
 seealso:
   - plugin: scheduler_census
     plugin_type: module
@@ -71,8 +76,8 @@ RETURN = r"""
 _value:
   description:
     - A sentence for each problem, those of the expected hosts first.
-    - Empty if every expected host runs one scheduler in its unit, and no other host runs or could
-      start one.
+    - Empty if every expected host runs one scheduler in its unit or program, and no other host
+      runs or could start one.
   type: list
   elements: str
 """
@@ -80,10 +85,17 @@ _value:
 Census = Mapping[str, Any]
 Scheduler = Mapping[str, Any]
 Unit = Mapping[str, Any]
+Program = Mapping[str, Any]
+
+SUPERVISOR = "supervisor.service"
+PROGRAM = "supervisord's program"
 
 
 def scheduler_verdict(
-    censuses: Mapping[str, Census | None], expected: Sequence[str], dead: Sequence[str] = ()
+    censuses: Mapping[str, Census | None],
+    expected: Sequence[str],
+    dead: Sequence[str] = (),
+    managers: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Return a sentence for each thing that stands against exactly one scheduler.
 
@@ -91,6 +103,7 @@ def scheduler_verdict(
         censuses: What the module scheduler_census returned, by host; None where it did not.
         expected: The hosts that must run one scheduler each.
         dead: The hosts that need not answer.
+        managers: host -> "systemd" or "supervisord"; systemd where none is given.
 
     Raises:
         AnsibleFilterError: An argument has another shape.
@@ -111,7 +124,8 @@ def scheduler_verdict(
         if host in silent:
             problems.append(_silent(host, censuses.get(host), host in expected, dead))
         elif host in answers and host in expected:
-            problems += _where_it_must_run(host, answers[host], count, bool(silent))
+            supervised = managers.get(host) == "supervisord"
+            problems += _where_it_must_run(host, answers[host], count, bool(silent), supervised)
         elif host in answers:
             problems += _where_it_must_not_run(host, answers[host], count)
         elif host in expected:
@@ -122,51 +136,76 @@ def scheduler_verdict(
     return problems
 
 
-def _where_it_must_run(host: str, census: Census, count: int, silence: bool) -> Iterator[str]:
-    own = [one for one in census["schedulers"] if _in_own_unit(one, census)]
+def _where_it_must_run(
+    host: str, census: Census, count: int, silence: bool, supervised: bool
+) -> Iterator[str]:
+    own = [one for one in census["schedulers"] if _in_own_place(one, census)]
     main_pids = {unit["main_pid"] for unit in census["units"]}
-    right = next((one for one in own if one["pid"] in main_pids), own[0] if own else None)
+    main_pids |= {program["pid"] for program in census["programs"]}
+    right = max(
+        own,
+        key=lambda one: (bool(one["program"]) == supervised, one["pid"] in main_pids),
+        default=None,
+    )
     if right is None:
         lead = f"No scheduler runs anywhere, and {host} must run it"
         if count:
-            lead = f"No scheduler runs in its unit on {host}, which must run it"
+            where = "as its program" if supervised else "in its unit"
+            lead = f"No scheduler runs {where} on {host}, which must run it"
         elif silence:
             lead = f"No host that answered runs a scheduler, and {host} must run it"
-        yield f"{lead}: {_why_not(host, census['units'])}."
+        why_not = _program_state if supervised else _unit_state
+        yield f"{lead}: {why_not(host, census)}."
     for one in census["schedulers"]:
         if one is right:
             continue
         if right is None or _embedded(one):
             yield _stray(host, one, count)
-        else:
-            cure = _kill(host, one) if one["unit"] == right["unit"] else _stop(host, one)
-            yield (
-                f"{host} runs more than one scheduler: beside pid {right['pid']} of "
-                f"{right['program'] or right['unit']} also {_what(one)}, {_origin(one)}; {cure}."
-            )
+            continue
+        cure = _stop(host, one)
+        if _place(one) == _place(right):
+            cure = _kill(host, one)
+        elif one in own:
+            cure = f"run site.yml, which leaves one, or {_stop_own(host, one)}"
+        yield (
+            f"{host} runs more than one scheduler: beside pid {right['pid']} of {_place(right)} "
+            f"also {_what(one)}, {_origin(one)}; {cure}."
+        )
 
 
 def _where_it_must_not_run(host: str, census: Census, count: int) -> Iterator[str]:
     running = set()
     for one in census["schedulers"]:
-        if not _in_own_unit(one, census):
+        if not _in_own_place(one, census):
             yield _stray(host, one, count)
             continue
-        running.add(one["unit"])
-        unit = one["program"] or one["unit"]
+        running.add(one["program"] or one["unit"])
         yield (
-            f"{unit} schedules on {host}, which must not: {_what(one)}; run site.yml, which "
-            f"removes it, or {_stop_unit(host, one)}."
+            f"{_place(one)} schedules on {host}, which must not: {_what(one)}; run site.yml, which "
+            f"removes it, or {_stop_own(host, one)}."
         )
+    foreign = census["foreign_units"]
     for unit in census["units"]:
-        if unit["load"] in ("masked", "not-found") or unit["name"] in running:
+        name = unit["name"]
+        if unit["load"] in ("masked", "not-found") or name in running or _short(name) in foreign:
             continue
         threat = "would start at the next boot"
         if not unit["enabled"].startswith("enabled"):
             threat = f"could be started, though it is {unit['enabled'] or 'not enabled'}"
         yield (
-            f"{unit['name']} is defined on {host}, which must not schedule: it is "
-            f"{unit['active']} now but {threat}; run site.yml, which removes and masks it."
+            f"{name} is defined on {host}, which must not schedule: it is {unit['active']} now but "
+            f"{threat}; run site.yml, which removes and masks it."
+        )
+    for program in census["programs"]:
+        name = program["name"]
+        if not (program["defined"] or program["state"]) or name in running or name in foreign:
+            continue
+        threat = "would start with supervisord"
+        if not program["autostart"]:
+            threat = "could be started, though not by itself"
+        yield (
+            f"{PROGRAM} {name} is defined on {host}, which must not schedule: it is "
+            f"{program['state'] or 'not loaded'} now but {threat}; run site.yml, which removes it."
         )
 
 
@@ -182,20 +221,26 @@ def _silent(host: str, census: Census | None, must_run: bool, dead: Sequence[str
 
 
 def _stray(host: str, one: Scheduler, count: int) -> str:
-    """Say how to end a scheduler that runs in no unit of the stack's, or inside a worker."""
+    """Say how to end a scheduler that runs in no place of the stack's, or inside a worker."""
     which = "A second scheduler" if count > 1 else "A scheduler"
     where = f"inside a worker on {host}" if _embedded(one) else f"on {host}"
     cure = _stop(host, one)
-    if one["unit"] and _embedded(one):
-        cure = f"take its option for beat out of {one['unit']} and restart that on {host}"
-    elif one["unit"] and _huey(one):
-        cure = f"add --no-periodic to {one['unit']} and restart that on {host}"
+    place = _place(one)
+    if place and not _orphan(one):
+        if _embedded(one):
+            cure = f"take its option for beat out of {place} and restart that on {host}"
+        elif _huey(one):
+            cure = f"add --no-periodic to {place} and restart that on {host}"
     return f"{which} runs {where}, {_origin(one)}: {_what(one)}; {cure}."
 
 
-def _in_own_unit(one: Scheduler, census: Census) -> bool:
-    units = {unit["name"] for unit in census["units"]}
-    return bool(one["program"] or one["unit"] in units) and not _embedded(one)
+def _in_own_place(one: Scheduler, census: Census) -> bool:
+    """Tell whether it runs as one of the programs or in one of the units that may be it."""
+    if _embedded(one):
+        return False
+    if one["program"]:
+        return one["program"] in {program["name"] for program in census["programs"]}
+    return one["unit"] in {unit["name"] for unit in census["units"]}
 
 
 def _embedded(one: Scheduler) -> bool:
@@ -206,14 +251,24 @@ def _huey(one: Scheduler) -> bool:
     return "huey" in one["kind"]
 
 
+def _orphan(one: Scheduler) -> bool:
+    """Tell whether supervisord started it and has lost it."""
+    return one["unit"] == SUPERVISOR and not one["program"]
+
+
 def _what(one: Scheduler) -> str:
     return f"pid {one['pid']} of user {one['user']}, `{one['command']}`"
 
 
+def _place(one: Scheduler) -> str:
+    """Return what runs it, in words; empty if a person does."""
+    return f"{PROGRAM} {one['program']}" if one["program"] else one["unit"] or ""
+
+
 def _origin(one: Scheduler) -> str:
-    if one["program"] or one["unit"]:
-        return f"started by {one['program'] or one['unit']}"
-    return "started by hand"
+    if _orphan(one):
+        return f"left in {SUPERVISOR} by no program of it"
+    return f"started by {_place(one)}" if _place(one) else "started by hand"
 
 
 def _kill(host: str, one: Scheduler) -> str:
@@ -222,36 +277,66 @@ def _kill(host: str, one: Scheduler) -> str:
 
 
 def _stop(host: str, one: Scheduler) -> str:
-    if not one["unit"]:
+    if one["program"]:
+        # Killed, it would be started again.
+        return f"stop it with {_stop_own(host, one)} and take that program away"
+    if not one["unit"] or _orphan(one):
         return _kill(host, one)
     # The service may be one that only carries it, such as cron's.
     return f"{_kill(host, one)}, or stop {one['unit']} if that is only there to run it"
 
 
-def _stop_unit(host: str, one: Scheduler) -> str:
+def _stop_own(host: str, one: Scheduler) -> str:
     if one["program"]:
         return f"`supervisorctl stop {one['program']}` on {host}"
     return f"`systemctl disable --now {_short(one['unit'])}` on {host}"
 
 
-def _why_not(host: str, units: Sequence[Unit]) -> str:
+DEPLOY = "and deploy it with `ansible-playbook site.yml`"
+STARTING = "has not finished starting (Huey's scheduler waits for the next minute); ask again"
+
+
+def _unit_state(host: str, census: Census) -> str:
     """Say in which state the unit is that should schedule, and what to do."""
-    if not units:
+    if not census["units"]:
         return f"systemd does not answer there; see `systemctl status` on {host}"
-    unit = min(units, key=lambda one: one["load"] == "not-found")
+    unit = min(census["units"], key=lambda one: one["load"] in ("masked", "not-found"))
     name = _short(unit["name"])
     journal = f"see `journalctl -u {name}` on {host}"
-    deploy = "and deploy it with `ansible-playbook site.yml`"
     states = {
-        "masked": f"is masked; {journal} {deploy}, which unmasks it",
-        "not-found": f"is not found; {journal} {deploy}",
+        "masked": f"is masked; {journal} {DEPLOY}, which unmasks it",
+        "not-found": f"is not found; {journal} {DEPLOY}",
         "failed": f"has failed; {journal} and `systemctl restart {name}` there",
         "inactive": f"is stopped; {journal} and `systemctl start {name}` there",
         "activating": f"is starting again and again; {journal}",
         "active": f"is active but schedules nothing; {journal} and `systemctl cat {name}` there",
+        "starting": f"{STARTING}, or {journal}",
     }
     state = unit["load"] if unit["load"] in states else unit["active"]
+    state = "starting" if unit["starting"] else state
     return f"{unit['name']} {states.get(state, f'is {state}; {journal}')}"
+
+
+def _program_state(host: str, census: Census) -> str:
+    """Say in which state the program is that should schedule, and what to do."""
+    programs = census["programs"]
+    program = min(programs, key=lambda one: not (one["defined"] or one["state"]))
+    name, log = program["name"], f"see {program['log'] or 'its log'} on {host}"
+    states = {
+        "": f"is not loaded; see `systemctl status supervisor` on {host} and "
+        "`supervisorctl update` there",
+        "FATAL": f"has failed; {log} and `supervisorctl start {name}` there",
+        "STOPPED": f"is stopped; {log} and `supervisorctl start {name}` there",
+        "EXITED": f"has ended; {log} and `supervisorctl start {name}` there",
+        "BACKOFF": f"is starting again and again; {log}",
+        "RUNNING": f"runs but schedules nothing; {log} and `supervisorctl status` there",
+        "starting": f"{STARTING}, or {log}",
+    }
+    state = "starting" if program["starting"] else program["state"]
+    words = states.get(state, f"is {state}; {log}")
+    if not (program["defined"] or program["state"]):
+        words = f"is not defined on {host}; deploy it with `ansible-playbook site.yml`"
+    return f"{PROGRAM} {name} {words}"
 
 
 def _short(unit: str) -> str:

@@ -6,6 +6,8 @@ A spec is data and knows no process manager:
 
     name: str, as in `systemctl status NAME`.
     description: str, for people.
+    before: list of argv, run one after the other as the service's user with its environment;
+        each must succeed before the program is started.
     argv: list of str; the program is an absolute path.
     listen: list of ADDRESS:PORT for which the manager holds the socket; empty for most.
     notifies: bool, the program speaks sd_notify.
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import shlex
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
 
@@ -58,6 +61,8 @@ SCHEDULERS = ("celery-beat", "huey-periodic")
 DEFAULT_POOL = "default"
 # What this bundle itself installs on a host, and a service therefore starts after.
 OURS = ("redis", "rabbitmq", "postgresql")
+# Where a broker listens whose URL names no port.
+BROKER_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "amqp": 5672, "amqps": 5671}
 
 
 def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
@@ -65,6 +70,7 @@ def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
     return {
         "name": name,
         "description": description,
+        "before": [],
         "argv": argv,
         "listen": [],
         "notifies": False,
@@ -99,6 +105,42 @@ def worker_nodes(pools: list[dict[str, Any]], hosts: list[str]) -> list[str]:
 def words(value: str | list[str]) -> list[str]:
     """Return extra arguments as a list, whichever way they were written."""
     return shlex.split(value) if isinstance(value, str) else [str(one) for one in value]
+
+
+def command(value: str | list[str], choices: dict[str, Any]) -> list[str]:
+    """Return the argv of an operator's command.
+
+    A bare name is a program of the project's environment, never one from the system's PATH.
+    """
+    program, *rest = words(value)
+    return [program if "/" in program else f"{choices['bin']}/{program}", *rest]
+
+
+def broker_address(url: str) -> tuple[str, int] | None:
+    """Return host and port of a broker's URL, the first of several; None for one without a host."""
+    first = urlsplit(url.partition(";")[0])
+    try:
+        port = first.port or BROKER_PORTS.get(first.scheme)
+    except ValueError:
+        # Its own words would print what may be a piece of the password.
+        raise AnsibleFilterError("The broker's URL has no valid port.") from None
+    return (first.hostname, port) if first.hostname and port else None
+
+
+def with_broker(one: Spec, choices: dict[str, Any]) -> Spec:
+    """Let a service wait for the broker's port before it starts."""
+    seconds = int(choices["wait_for_broker"])
+    address = broker_address(choices["broker_url"]) if seconds else None
+    if not address:
+        return one
+    # The URL's password stays out of the command: it is not needed to see the port open.
+    connect = 'until { : >"/dev/tcp/$0/$1"; } 2>/dev/null; do sleep 1; done'
+    wait = ["/usr/bin/timeout", str(seconds), "/bin/bash", "-c", connect, *map(str, address)]
+    return {
+        **one,
+        "before": [wait, *one["before"]],
+        "start_timeout": one["start_timeout"] + seconds,
+    }
 
 
 def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
@@ -147,6 +189,76 @@ def beat(choices: dict[str, Any]) -> Spec:
     )
 
 
+def events(choices: dict[str, Any]) -> Spec:
+    """Return the spec of the camera that stores snapshots of Celery's events."""
+    return spec(
+        "celery-events",
+        "Celery events camera",
+        [f"{choices['bin']}/celery", "-A", choices["celery_app"], "events", "--pidfile="]
+        + ["--camera", choices["celery_events_camera"]]
+        + ["--frequency", str(choices["celery_events_frequency"])]
+        + ["--loglevel", choices["celery_loglevel"]],
+        memory_max=choices["celery_events_memory_max"],
+    )
+
+
+def huey(name: str, description: str, choices: dict[str, Any], *own: str, **more: Any) -> Spec:
+    """Return the spec of a Huey consumer; OWN are its arguments beside those of every consumer.
+
+    Huey has two commands that take the same options: its own, which is given the instance, and
+    Django's, which finds it in the settings.
+    """
+    argv = [f"{choices['bin']}/huey_consumer", choices["app_huey"]]
+    if not choices["app_huey"]:
+        argv = [*command(choices["app_manage"], choices), "run_huey"]
+    return spec(
+        name,
+        description,
+        [*argv, *own],
+        # Any other signal cuts the running tasks off.
+        stop_signal="INT",
+        stop_timeout=int(choices["huey_stop_timeout"]),
+        settle=5.0,
+        tasks_max=4096,
+        **more,
+    )
+
+
+def huey_worker(choices: dict[str, Any]) -> Spec:
+    """Return the spec of a Huey consumer that never schedules."""
+    workers, kind = str(choices["huey_workers"]), choices["huey_worker_type"]
+    return huey(
+        "huey-worker",
+        f"Huey worker ({workers} of type {kind})",
+        choices,
+        *("--no-periodic", "--workers", workers, "--worker-type", kind),
+        *words(choices["huey_worker_extra_args"]),
+        memory_max=choices["huey_worker_memory_max"],
+    )
+
+
+def huey_periodic(choices: dict[str, Any]) -> Spec:
+    """Return the spec of the one Huey consumer that schedules."""
+    workers = int(choices["huey_periodic_workers"])
+    # Without workers of its own it only schedules, in a thread and so in its one process.
+    kind = choices["huey_worker_type"] if workers else "thread"
+    return huey(
+        "huey-periodic",
+        "Huey's periodic tasks, the one scheduler of the fleet",
+        choices,
+        *("--workers", str(workers), "--worker-type", kind),
+        *words(choices["huey_periodic_extra_args"]),
+        # It looks at the crontab when it starts and every 60 seconds from then on, and does not
+        # know what a predecessor has done in this minute. Started five seconds into a minute, as
+        # every predecessor, it repeats none; one is left out only when the predecessor was stopped
+        # between that second and its first look. Five seconds are margin for clocks that differ.
+        before=[["/bin/sh", "-c", "exec sleep $(((65 - $(date +%s) % 60) % 60))"]],
+        start_timeout=60 + 90,
+        memory_max=choices["huey_periodic_memory_max"],
+        scheduler=True,
+    )
+
+
 def flower(choices: dict[str, Any]) -> Spec:
     """Return the spec of Flower; its credentials are in the environment file."""
     return spec(
@@ -187,10 +299,7 @@ def with_custom_command(one: Spec, choices: dict[str, Any]) -> Spec:
     custom = choices["custom_commands"].get(one["name"])
     if not custom:
         return one
-    program, *rest = words(custom)
-    # A bare name is a program of the project's environment, never one from the system's PATH.
-    path = program if "/" in program else f"{choices['bin']}/{program}"
-    return {**one, "argv": [path, *rest], "ready": [], "notifies": False}
+    return {**one, "argv": command(custom, choices), "ready": [], "notifies": False}
 
 
 def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
@@ -207,18 +316,26 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
         AnsibleFilterError: a choice is missing or unknown.
     """
     groups = set(choices["groups"])
-    if choices["task_queue"] not in ("celery", "none"):
+    if choices["task_queue"] not in ("celery", "huey", "none"):
         # An empty set would stop everything that runs.
         raise AnsibleFilterError(f"service_specs knows no task queue {choices['task_queue']!r}.")
     try:
         services: list[Spec] = [web(choices)] if "web" in groups else []
         if choices["task_queue"] == "celery":
             if "workers" in groups:
-                services += [worker(choices, pool) for pool in choices["celery_worker_pools"]]
+                pools = choices["celery_worker_pools"]
+                services += [with_broker(worker(choices, pool), choices) for pool in pools]
             if "flower" in groups:
                 services.append(flower(choices))
             if "scheduler" in groups:
-                services.append(beat(choices))
+                if choices["celery_events_camera"]:
+                    services.append(with_broker(events(choices), choices))
+                services.append(with_broker(beat(choices), choices))
+        elif choices["task_queue"] == "huey":
+            if "workers" in groups:
+                services.append(with_broker(huey_worker(choices), choices))
+            if "scheduler" in groups:
+                services.append(with_broker(huey_periodic(choices), choices))
     except KeyError as missing:
         raise AnsibleFilterError(f"service_specs needs {missing}.") from missing
 

@@ -17,12 +17,16 @@ author:
 description:
   - Turns what the probes of the role C(verify) registered into one sentence for each thing that
     is wrong.
+  - The filter C(foreign_services) in the same file does so for services that another stack has.
 options:
   _input:
     description:
       - Host to its probes. Each is a mapping with C(set) (a check-mode result of
-        M(process_set)), C(web) and C(flower) (results of M(ansible.builtin.uri)) and C(ping) (of
-        C(celery inspect ping --json)). A probe that was not made is missing or was skipped.
+        M(process_set)), C(web) and C(flower) (results of M(ansible.builtin.uri)), C(ping) (of
+        C(celery inspect ping --json)) and C(huey) (of a round trip through Huey). A probe that was
+        not made is missing or was skipped.
+      - Beside them, C(log) says where a service's log is, with C({}) for its name, and C(prefix)
+        is what the names of the stack's services begin with.
     type: dict
     required: true
   nodes:
@@ -50,13 +54,26 @@ def made(probe: Any) -> bool:
     return bool(probe) and not probe.get("skipped")
 
 
-def set_problems(host: str, result: Mapping[str, Any]) -> list[str]:
+def last_line(result: Mapping[str, Any]) -> str:
+    """Return the last line that a failed command wrote to stderr: in Python, the error itself."""
+    lines = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
+    return lines[-1] if lines else "no reason given"
+
+
+def log_of(probes: Mapping[str, Any], service: str) -> str:
+    """Return where the log of a service is; `service` may be a pattern and has no prefix."""
+    log: str = probes["log"]
+    return log.format(f"{probes['prefix']}{service}")
+
+
+def set_problems(host: str, probes: Mapping[str, Any]) -> list[str]:
     """Return what a reconcile of this host would have to change."""
+    result = probes["set"]
     if result.get("failed"):
         return [f"{host}: the services cannot be compared: {result.get('msg')}"]
-    journal = f"look at `journalctl -u UNIT` on {host}, then {AGAIN}"
+    log = f"look at {probes['log']} on {host}, then {AGAIN}"
     problems = [
-        f"{host}: {name} does not run; {journal.replace('UNIT', name)}."
+        f"{host}: {name} does not run; {log.format(name)}."
         for name in result.get("started", [])
     ]
     problems += [
@@ -73,22 +90,24 @@ def set_problems(host: str, result: Mapping[str, Any]) -> list[str]:
         problems += [
             f"{host}: {name} {words}; {AGAIN}."
             for name in result.get(key, [])
-            if name.rsplit("/", 1)[-1] not in told
+            if name.rsplit("/", 1)[-1].removesuffix(".conf") not in told
         ]
     return problems
 
 
-def uri_problems(host: str, what: str, result: Mapping[str, Any]) -> list[str]:
+def uri_problems(host: str, what: str, probes: Mapping[str, Any]) -> list[str]:
     """Return a sentence when an HTTP probe did not get the answer it asked for."""
+    result = probes[what]
     if result.get("status") in result["wanted"]:
         return []
     status = result.get("status", -1)
     said = f"answers {status}" if status > 0 else f"does not answer ({result.get('msg')})"
-    return [f"{host}: {what} {said} at {result.get('url')}; look at `journalctl -u {what}`."]
+    return [f"{host}: {what} {said} at {result.get('url')}; look at {log_of(probes, what)}."]
 
 
-def ping_problems(host: str, result: Mapping[str, Any], nodes: list[str]) -> list[str]:
+def ping_problems(host: str, hosts: Mapping[str, Mapping[str, Any]], nodes: list[str]) -> list[str]:
     """Return a sentence for every Celery node that did not answer over the broker."""
+    result = hosts[host]["ping"]
     try:
         answers = json.loads(str(result.get("stdout") or "{}"))
     except json.JSONDecodeError:
@@ -98,20 +117,49 @@ def ping_problems(host: str, result: Mapping[str, Any], nodes: list[str]) -> lis
         where = node.rsplit("@", 1)[-1]
         problems.append(
             f"{where}: the worker {node} does not answer over the broker (asked from {host}); "
-            f"look at `journalctl -u 'celery-worker*'` on {where}."
+            f"look at {log_of(hosts.get(where) or hosts[host], 'celery-worker*')} on {where}."
         )
     if problems and len(problems) == len(set(nodes)) and result.get("stderr"):
-        last = str(result["stderr"]).strip().splitlines()[-1]
-        problems.append(f"{host}: asking the workers ended with: {last}")
+        problems.append(f"{host}: asking the workers ended with: {last_line(result)}")
     return problems
+
+
+def huey_problems(host: str, probes: Mapping[str, Any]) -> list[str]:
+    """Return a sentence when the task sent through Huey was not done in time."""
+    result = probes["huey"]
+    if result.get("rc") == 0:
+        return []
+    return [
+        f"{host}: the Huey task {result['task']} did not come back within {result['seconds']} s: "
+        f"{last_line(result)}; look at {log_of(probes, 'huey-worker')} on the workers."
+    ]
+
+
+def foreign_services(censuses: Mapping[str, Mapping[str, Any] | None], stack: str) -> list[str]:
+    """Say which services of this stack have the name of another stack's on the same host.
+
+    Args:
+        censuses: host -> result of the module scheduler_census, as far as there is one.
+        stack: the name of this stack.
+
+    Returns:
+        One sentence for each such service.
+    """
+    return [
+        f"{host}: the service {name} belongs to the stack {owner}: set stack_unit_prefix, so that "
+        f"the stacks {owner} and {stack} can share this host."
+        for host, census in censuses.items()
+        for name, owner in ((census or {}).get("foreign_units") or {}).items()
+    ]
 
 
 def service_verdict(hosts: Mapping[str, Mapping[str, Any]], nodes: list[str]) -> list[str]:
     """Say what is wrong with the services.
 
     Args:
-        hosts: host -> probes (`set`, `web`, `flower`, `ping`), as registered by the role verify;
-            `web` and `flower` carry the list `wanted` of good status codes beside the result.
+        hosts: host -> probes (`set`, `web`, `flower`, `ping`, `huey`), as registered by the role
+            verify, with `log` and `prefix`; `web` and `flower` carry the list `wanted` of good
+            status codes beside the result, `huey` the sent `task` and the `seconds` waited for it.
         nodes: the Celery nodes that should answer.
 
     Returns:
@@ -120,12 +168,14 @@ def service_verdict(hosts: Mapping[str, Mapping[str, Any]], nodes: list[str]) ->
     problems: list[str] = []
     for host, probes in hosts.items():
         if made(probes.get("set")):
-            problems += set_problems(host, probes["set"])
+            problems += set_problems(host, probes)
         for what in ("web", "flower"):
             if made(probes.get(what)):
-                problems += uri_problems(host, what, probes[what])
+                problems += uri_problems(host, what, probes)
         if made(probes.get("ping")):
-            problems += ping_problems(host, probes["ping"], nodes)
+            problems += ping_problems(host, hosts, nodes)
+        if made(probes.get("huey")):
+            problems += huey_problems(host, probes)
     return problems
 
 
@@ -134,4 +184,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters of this file."""
-        return {"service_verdict": service_verdict}
+        return {"service_verdict": service_verdict, "foreign_services": foreign_services}

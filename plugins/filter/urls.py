@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 from ansible.errors import AnsibleFilterError
 
+BROKERS = ("redis", "sentinel", "rabbitmq")
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 
 
 def broker_url(
     broker: str,
-    host: str,
+    host: str | list[str],
     port: int,
     password: str,
     *,
@@ -28,30 +29,64 @@ def broker_url(
     """Return the URL under which a client reaches a message broker.
 
     Args:
-        broker: "redis" or "rabbitmq".
-        host: name or IP address, the latter without brackets.
+        broker: "redis", "sentinel" or "rabbitmq".
+        host: name or IP address, the latter without brackets; with Sentinel a list of them.
         port: TCP port.
-        password: any text.
+        password: any text; with Sentinel that of the Redis behind it.
         user: any text; RabbitMQ needs one, Redis takes its default user without.
-        database: Redis only, number of the database.
+        database: Redis and Sentinel only, number of the database.
         vhost: RabbitMQ only, any text.
-        tls: encrypt the connection; with Redis the server's certificate must be valid.
+        tls: encrypt the connection; with Redis the server's certificate must be valid. Celery
+            wants to be told otherwise with Sentinel.
+
+    Returns:
+        The URL; with Sentinel the URLs of all its hosts with ";" between them, as Celery reads it.
 
     Raises:
         AnsibleFilterError: the broker has no URL, or a part is missing or malformed.
     """
-    if broker == "redis":
-        scheme = "rediss" if tls else "redis"
+    query = ""
+    if broker in ("redis", "sentinel"):
+        scheme = "rediss" if broker == "redis" and tls else broker
         path = str(_integer("broker_url", "database", database, 0, 2**31 - 1))
         # Celery's result backend refuses rediss:// without it.
         query = "?ssl_cert_reqs=required" if tls else ""
     elif broker == "rabbitmq":
         scheme = "amqps" if tls else "amqp"
         _need("broker_url", user=user, vhost=vhost)
-        path, query = _encode(vhost), ""
+        path = _encode(vhost)
     else:
-        raise AnsibleFilterError(f"broker_url: broker is {broker!r}, not 'redis' or 'rabbitmq'")
-    return f"{scheme}://{_authority('broker_url', host, port, user, password)}/{path}{query}"
+        raise AnsibleFilterError(
+            f"broker_url: broker is {broker!r}, not one of {', '.join(BROKERS)}"
+        )
+    if broker == "sentinel" and tls:
+        raise AnsibleFilterError("broker_url: tls is not part of a Sentinel's URL")
+    if isinstance(host, list) and broker != "sentinel":
+        raise AnsibleFilterError(f"broker_url: only a Sentinel has several hosts, not {broker!r}")
+    hosts = (host or [""]) if isinstance(host, list) else [host]
+    return ";".join(
+        f"{scheme}://{_authority('broker_url', one, port, user, password)}/{path}{query}"
+        for one in hosts
+    )
+
+
+def rabbitmq_api_url(host: str, port: int = 15672) -> str:
+    """Return the URL of RabbitMQ's management API, without the credentials.
+
+    Flower would send a password in it as it stands there, percent-encoded, and be refused; it
+    takes those of the broker's URL when there are none.
+
+    Args:
+        host: name or IP address, the latter without brackets.
+        port: TCP port.
+
+    Raises:
+        AnsibleFilterError: a part is missing or malformed.
+    """
+    caller = "rabbitmq_api_url"
+    _need(caller, host=host)
+    number = _integer(caller, "port", port, 1, 65535)
+    return f"http://{_host(caller, str(host))}:{number}/api/"
 
 
 def database_url(
@@ -138,4 +173,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., str]]:
         """Return the filters by name."""
-        return {"broker_url": broker_url, "database_url": database_url}
+        return {
+            "broker_url": broker_url,
+            "database_url": database_url,
+            "rabbitmq_api_url": rabbitmq_api_url,
+        }

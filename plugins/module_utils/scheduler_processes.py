@@ -10,14 +10,18 @@ Runs on managed hosts: Python 3.9 or newer, standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+UNIT_FILES = Path("/etc/systemd/system")
+PROGRAM_FILES = Path("/etc/supervisor/conf.d")
 
 BEAT = "celery beat"
 EMBEDDED = "celery worker with embedded beat"
@@ -73,20 +77,54 @@ class ForeignScheduler(Scheduler):
 
 
 class Census(TypedDict):
-    """The schedulers of one host: this stack's, and others'."""
+    """The schedulers of one host: this stack's, and others'.
+
+    `foreign` has, by the name of a service without suffix, the other stack that owns its file.
+    """
 
     schedulers: list[Scheduler]
     other_stacks: list[ForeignScheduler]
+    foreign: dict[str, str]
 
 
 class UnitState(TypedDict):
-    """What systemd says of a unit, in its own words; `main_pid` is 0 without a process."""
+    """What systemd says of a unit, in its own words; `main_pid` is 0 without a process.
+
+    `starting` is true while what the unit runs before its program is not over.
+    """
 
     name: str
     load: str
     active: str
     enabled: str
     main_pid: int
+    starting: bool
+
+
+class ProgramState(TypedDict):
+    """What supervisord says of a program, and its file.
+
+    `state` is empty where supervisord does not know the program or does not run, `pid` 0 without a
+    process. `starting` is true while the program's launcher has not become the program. `defined`:
+    a file has it; only then `autostart` and `log` (a path, may be empty) say something.
+    """
+
+    name: str
+    state: str
+    pid: int
+    starting: bool
+    defined: bool
+    autostart: bool
+    log: str
+
+
+class Definition(NamedTuple):
+    """What a file says of a unit or a supervisord program; `stack` is None for nobody's."""
+
+    stack: str | None
+    user: str | None
+    autostart: bool = True
+    log: str = ""
 
 
 def _valued(short: str, long: str) -> Valued:
@@ -147,14 +185,20 @@ def masked(argv: Sequence[str]) -> list[str]:
 
 
 def take_census(
-    stack: str, proc: Path = Path("/proc"), unit_directory: Path = Path("/etc/systemd/system")
+    stack: str,
+    units: Mapping[str, Definition],
+    programs: Mapping[str, Definition],
+    running: Mapping[int, str],
+    proc: Path = Path("/proc"),
 ) -> Census:
     """Find all schedulers below PROC.
 
     Args:
         stack: Name of the stack to count for.
+        units: The host's unit files, as `read_units` returns them.
+        programs: The host's supervisord programs, as `read_programs` returns them.
+        running: pid -> name of supervisord's programs.
         proc: Where the process file system is mounted.
-        unit_directory: Where the unit files lie that carry `# stack: NAME`.
 
     Returns:
         Every scheduler once: what a scheduler forked is not listed beside it.
@@ -163,17 +207,16 @@ def take_census(
         PermissionError: PROC does not show all processes to this user.
     """
     found = _schedulers(proc)
-    census = Census(schedulers=[], other_stacks=[])
-    if not found:
-        return census
-    owners = _Owners(stack, unit_directory)
-    boot = _boot_time(proc)
+    owners = _Owners(stack, units, programs)
+    census = Census(schedulers=[], other_stacks=[], foreign=owners.foreign())
+    boot = _boot_time(proc) if found else 0
     for process in found.values():
         parent = found.get(process.ppid)
         if parent and (parent.kind == process.kind or process.argv == (BEAT_TITLE,)):
             continue
         argv = masked(process.argv)
         unit = unit_of(process.cgroup)
+        program = _program_of(proc, process, running)
         scheduler = Scheduler(
             pid=process.pid,
             ppid=process.ppid,
@@ -183,9 +226,9 @@ def take_census(
             kind=process.kind,
             started=boot + process.started,
             unit=unit,
-            program=None,
+            program=program,
         )
-        owner = owners.of(unit, process.uid)
+        owner = owners.of(unit, program, process.uid)
         if owner == stack:
             census["schedulers"].append(scheduler)
         else:
@@ -206,7 +249,7 @@ def unit_of(cgroup: str) -> str | None:
 
 def systemctl_show(units: Sequence[str]) -> list[str]:
     """Return the command whose output `parse_units` reads."""
-    properties = "--property=LoadState,ActiveState,UnitFileState,MainPID"
+    properties = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID"
     return ["systemctl", "show", properties, "--", *units]
 
 
@@ -222,6 +265,76 @@ def parse_units(units: Sequence[str], shown: str) -> list[UnitState]:
                 active=values.get("ActiveState", ""),
                 enabled=values.get("UnitFileState", ""),
                 main_pid=int(values.get("MainPID", "0")),
+                starting=values.get("SubState") == "start-pre",
+            )
+        )
+    return states
+
+
+def read_units(directory: Path = UNIT_FILES) -> dict[str, Definition]:
+    """Return name, with suffix, -> definition of every service that has a file in DIRECTORY."""
+    units = {}
+    for file in directory.glob("*.service"):
+        text = _read(file) if file.is_file() else ""  # A mask is a link to a device.
+        user = re.search(r"^User=(\S+)", text, re.MULTILINE)
+        units[file.name] = Definition(_stack(text), user[1] if user else None)
+    return units
+
+
+def read_programs(directory: Path = PROGRAM_FILES) -> dict[str, Definition]:
+    """Return name -> definition of every supervisord program that has a file in DIRECTORY."""
+    programs: dict[str, Definition] = {}
+    files = sorted(directory.glob("*.conf"))
+    if not files:
+        return programs
+    import configparser  # Here, since most hosts do without.
+
+    for file in files:
+        text = _read(file)
+        # As supervisord makes its own parser.
+        parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+        with contextlib.suppress(configparser.Error):
+            parser.read_string(text)
+        for section in parser.sections():
+            kind, _, name = section.partition(":")
+            if kind in ("program", "fcgi-program"):
+                options = parser[section]
+                programs[name.strip()] = Definition(
+                    _stack(text),
+                    options.get("user"),
+                    options.get("autostart", "true").lower() not in ("false", "no", "off", "0"),
+                    options.get("stdout_logfile", ""),
+                )
+    return programs
+
+
+def running_programs(answers: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Return pid -> name, as supervisorctl shows it, of what `process_info` returned."""
+    return {one["pid"]: _full_name(one) for one in answers if one["pid"]}
+
+
+def program_states(
+    names: Iterable[str],
+    stack: str,
+    programs: Mapping[str, Definition],
+    answers: Iterable[Mapping[str, Any]],
+    proc: Path = Path("/proc"),
+) -> list[ProgramState]:
+    """Tell the state of each program of NAMES, in their order; see `ProgramState`."""
+    known = {_full_name(one): one for one in answers}
+    states = []
+    for name in names:
+        definition = programs.get(name)
+        pid = int(known[name]["pid"]) if name in known else 0
+        states.append(
+            ProgramState(
+                name=name,
+                state=known[name]["statename"] if name in known else "",
+                pid=pid,
+                starting=bool(pid) and _is_launcher(proc / str(pid), stack, name),
+                defined=definition is not None,
+                autostart=bool(definition and definition.autostart),
+                log=definition.log if definition else "",
             )
         )
     return states
@@ -365,8 +478,7 @@ def _schedulers(proc: Path) -> dict[int, _Process]:
 
 def _process(proc: Path, pid: int, argv: tuple[str, ...], kind: str) -> _Process:
     directory = proc / str(pid)
-    # The command's name stands in parentheses and may itself hold any of them.
-    stat = _read(directory / "stat").rpartition(")")[2].split()
+    stat = _stat(directory)
     status = dict(line.split(":", 1) for line in _read(directory / "status").splitlines())
     return _Process(
         pid=pid,
@@ -377,6 +489,12 @@ def _process(proc: Path, pid: int, argv: tuple[str, ...], kind: str) -> _Process
         kind=kind,
         cgroup=_read(directory / "cgroup"),
     )
+
+
+def _stat(process: Path) -> list[str]:
+    """Return the fields of /proc/PID/stat from the process's state on."""
+    # The command's name stands in parentheses and may itself hold any of them.
+    return _read(process / "stat").rpartition(")")[2].split()
 
 
 def _boot_time(proc: Path) -> float:
@@ -398,30 +516,65 @@ def _uid(user: str) -> int | None:
         return None
 
 
+def _stack(text: str) -> str | None:
+    """Return the stack whose name a unit or program file carries."""
+    label = re.search(r"^# stack: (\S+)", text, re.MULTILINE)
+    return label[1] if label else None
+
+
 class _Owners:
-    """Tells which stack a process belongs to, by the unit files that carry a stack's name."""
+    """Tells which stack a process belongs to, by the files that carry a stack's name."""
 
-    def __init__(self, stack: str, unit_directory: Path) -> None:
+    def __init__(
+        self, stack: str, units: Mapping[str, Definition], programs: Mapping[str, Definition]
+    ) -> None:
         self.stack = stack
-        self.by_unit: dict[str, str] = {}
+        self.by_unit = {name: one.stack for name, one in units.items() if one.stack}
+        self.by_program = {name: one.stack for name, one in programs.items() if one.stack}
         self.by_uid: dict[int, str] = {}
-        ours = set()
-        for file in unit_directory.glob("*.service"):
-            text = _read(file) if file.is_file() else ""  # A mask is a link to a device.
-            label = re.search(r"^# stack: (\S+)", text, re.MULTILINE)
-            if not label:
-                continue
-            self.by_unit[file.name] = label[1]
-            user = re.search(r"^User=(\S+)", text, re.MULTILINE)
-            uid = _uid(user[1]) if user else None
-            if uid is None:
-                continue
-            self.by_uid[uid] = label[1]
-            if label[1] == stack:
-                ours.add(uid)
-        self.by_uid.update(dict.fromkeys(ours, stack))
+        for one in (*units.values(), *programs.values()):
+            uid = _uid(one.user) if one.stack and one.user else None
+            # A user of this stack's is this stack's, whoever else uses it.
+            if uid is not None and one.stack and self.by_uid.get(uid) != stack:
+                self.by_uid[uid] = one.stack
 
-    def of(self, unit: str | None, uid: int) -> str:
-        """Return the stack of a process: this one unless its unit or its user says otherwise."""
+    def of(self, unit: str | None, program: str | None, uid: int) -> str:
+        """Return the stack of a process: this one unless its file or its user says otherwise."""
         template = re.sub(r"@.*\.", "@.", unit or "")
-        return self.by_unit.get(template) or self.by_uid.get(uid, self.stack)
+        return (
+            self.by_program.get(program or "")
+            or self.by_unit.get(template)
+            or self.by_uid.get(uid, self.stack)
+        )
+
+    def foreign(self) -> dict[str, str]:
+        """Return, by name of a service without suffix, the other stack that owns it."""
+        names = {name.rpartition(".")[0]: owner for name, owner in self.by_unit.items()}
+        return {
+            name: owner
+            for name, owner in sorted({**names, **self.by_program}.items())
+            if owner != self.stack
+        }
+
+
+def _full_name(process: Mapping[str, Any]) -> str:
+    name, group = str(process["name"]), str(process["group"])
+    return name if name == group else f"{group}:{name}"
+
+
+def _program_of(proc: Path, process: _Process, running: Mapping[int, str]) -> str | None:
+    """Return the supervisord program that a process or one of its ancestors is."""
+    pid, parent = process.pid, process.ppid
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        while running and pid not in running and parent > 1:
+            pid, parent = parent, int(_stat(proc / str(parent))[1])
+    return running.get(pid)
+
+
+def _is_launcher(process: Path, stack: str, name: str) -> bool:
+    """Tell whether a program's process is still the shell that prepares it."""
+    try:
+        argv = _argv(process)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return len(argv) > 1 and argv[-1] == f"/usr/local/lib/{stack}/{name}"

@@ -14,7 +14,8 @@ author:
   - The django-background-fleet authors
 description:
   - Reads C(/proc) and lists the processes that schedule periodic tasks of Celery or Huey, however
-    they were started, and the state of the units that could start one.
+    they were started, and the state of the systemd units and supervisord programs that could start
+    one.
   - Judges a process by what its arguments mean to the program that reads them, not by a text
     pattern. So C(celery -A shop worker -EB) is a scheduler, while C(celery -A beat worker -n
     beat@host -Q B) is none.
@@ -28,9 +29,9 @@ options:
   stack:
     description:
       - Name of the stack to count for.
-      - "A scheduler belongs to another stack if the file of its unit in C(/etc/systemd/system)
-        carries the line C(# stack: OTHER), or if it runs as the C(User=) of such a unit and of none
-        of this stack's."
+      - "A scheduler belongs to another stack if the file of its program in
+        C(/etc/supervisor/conf.d) or of its unit in C(/etc/systemd/system) carries the line C(#
+        stack: OTHER), or if it runs as the user of such a file and of none of this stack's."
       - Every other scheduler counts as this stack's, also one that root started by hand.
     type: str
     required: true
@@ -39,6 +40,24 @@ options:
     type: list
     elements: str
     default: []
+  programs:
+    description: The supervisord programs that would be a scheduler of this stack.
+    type: list
+    elements: str
+    default: []
+  names:
+    description:
+      - Names of all services of this stack on this host, without suffix.
+      - RV(foreign_units) tells which of them another stack already has.
+    type: list
+    elements: str
+    default: []
+  wait:
+    description:
+      - Seconds for which to wait at the most while one of O(units) or O(programs) is starting.
+      - Nothing is waited for in any other state.
+    type: int
+    default: 0
 requirements:
   - Python 3.9 or newer on the managed host.
   - The right to see all processes, which needs root where C(/proc) is mounted with C(hidepid).
@@ -55,6 +74,7 @@ attributes:
     support: full
 notes:
   - Never changes anything, and needs no facts.
+  - Asks supervisord at its socket C(/run/supervisor.sock), and only where that exists.
   - Huey's C(periodic) setting in Django's settings cannot be seen from outside. A consumer counts
     as a scheduler unless its arguments say C(--no-periodic).
   - The processes of containers are seen on the host that runs them, and count there.
@@ -123,11 +143,13 @@ schedulers:
       type: float
       sample: 1767225600.25
     unit:
-      description: The systemd service it runs in; null for a login session and outside of services.
+      description:
+        - The systemd service it runs in, for a supervisord program that of supervisord.
+        - Null for a login session and outside of services.
       type: str
       sample: celery-beat.service
     program:
-      description: The supervisord program it runs in; always null so far.
+      description: The supervisord program that it or an ancestor of it is; null for none.
       type: str
       sample: null
 other_stacks:
@@ -167,6 +189,57 @@ units:
       description: Main process of the unit, V(0) without one.
       type: int
       sample: 4711
+    starting:
+      description: What the unit runs before its program, such as a wait, is not over.
+      type: bool
+      sample: false
+programs:
+  description: The state of each of O(programs), in their order.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the program as given.
+      type: str
+      sample: celery-beat
+    state:
+      description:
+        - Such as V(RUNNING), V(STARTING), V(BACKOFF), V(STOPPED) or V(FATAL).
+        - Empty if supervisord does not know the program, or does not run.
+      type: str
+      sample: RUNNING
+    pid:
+      description: Process of the program, V(0) without one.
+      type: int
+      sample: 4711
+    starting:
+      description: Its process is still the launcher, C(/usr/local/lib/STACK/NAME).
+      type: bool
+      sample: false
+    defined:
+      description: A file in C(/etc/supervisor/conf.d) has the program.
+      type: bool
+      sample: true
+    autostart:
+      description: That file lets it start with supervisord.
+      type: bool
+      sample: true
+    log:
+      description: Path of its log in that file; may be empty.
+      type: str
+      sample: /var/log/shop/celery-beat.log
+starting:
+  description: Those of O(units) and O(programs) that are on their way to a process that schedules.
+  returned: success
+  type: list
+  elements: str
+  sample: [huey-periodic.service]
+foreign_units:
+  description: Those of O(names) whose unit or program file belongs to another stack, with its name.
+  returned: success
+  type: dict
+  sample: {"web": "library"}
 host_identity:
   description: Which machine answered, to recognize one machine behind two inventory names.
   returned: success
@@ -183,42 +256,82 @@ host_identity:
 """
 
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.scheduler_processes import (
     UnitState,
     parse_units,
+    program_states,
+    read_programs,
+    read_units,
+    running_programs,
     systemctl_show,
     take_census,
 )
 
+SUPERVISORD = Path("/run/supervisor.sock")
+
+
+def look(module: AnsibleModule) -> dict[str, Any]:
+    """Return the module's answer, as its documentation says; end the module where there is none."""
+    given = module.params
+    definitions = read_programs()
+    answers: list[dict[str, Any]] = []
+    if SUPERVISORD.exists():
+        from ansible.module_utils.supervisord_rpc import process_info  # Its imports take a while.
+
+        try:
+            answers = process_info(SUPERVISORD)
+        except RuntimeError as error:
+            module.fail_json(msg=str(error))
+    try:
+        running = running_programs(answers)
+        census = take_census(given["stack"], read_units(), definitions, running)
+    except PermissionError as error:
+        module.fail_json(msg=f"Cannot see all processes: {error}; run this with become: true")
+    units: list[UnitState] = []
+    if given["units"] and module.get_bin_path("systemctl"):
+        code, shown, _ = module.run_command(systemctl_show(given["units"]))
+        # Without a running systemd there is no state to tell, and nothing it could start.
+        units = parse_units(given["units"], shown) if code == 0 else []
+    programs = program_states(given["programs"], given["stack"], definitions, answers)
+    return {
+        "schedulers": census["schedulers"],
+        "other_stacks": census["other_stacks"],
+        "units": units,
+        "programs": programs,
+        "starting": [one["name"] for one in (*units, *programs) if one["starting"]],
+        "foreign_units": {
+            name: stack for name, stack in census["foreign"].items() if name in given["names"]
+        },
+    }
+
 
 def main() -> None:
     """Read the module's arguments, print its answer."""
+    names = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
-            "units": {"type": "list", "elements": "str", "default": []},
+            "units": names,
+            "programs": names,
+            "names": names,
+            "wait": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
-    units = module.params["units"]
-    try:
-        census = take_census(module.params["stack"])
-    except PermissionError as error:
-        module.fail_json(msg=f"Cannot see all processes: {error}; run this with become: true")
-    states: list[UnitState] = []
-    if units and module.get_bin_path("systemctl"):
-        code, shown, _ = module.run_command(systemctl_show(units))
-        # Without a running systemd there is no state to tell, and nothing it could start.
-        states = parse_units(units, shown) if code == 0 else []
+    deadline = time.monotonic() + module.params["wait"]
+    answer = look(module)
+    while answer["starting"] and time.monotonic() < deadline:
+        time.sleep(1)
+        answer = look(module)
     machine_id = Path("/etc/machine-id")
     module.exit_json(
         changed=False,
-        schedulers=census["schedulers"],
-        other_stacks=census["other_stacks"],
-        units=states,
+        **answer,
         host_identity={
             "hostname": socket.gethostname(),
             "machine_id": machine_id.read_text().strip() if machine_id.exists() else "",

@@ -46,17 +46,25 @@ def test_every_option_says_what_it_is(role: Path) -> None:
     assert silent(options(role)) == []
 
 
-@pytest.mark.parametrize("role", ["redis", "postgresql"])
-def test_what_clients_assume_of_a_broker_is_its_default(role: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "redis_port",
+        "redis_database",
+        "redis_cache_database",
+        "rabbitmq_port",
+        "rabbitmq_management_port",
+        "rabbitmq_user",
+        "rabbitmq_vhost",
+        "postgresql_port",
+        "postgresql_database",
+        "postgresql_user",
+    ],
+)
+def test_what_clients_assume_of_a_server_is_its_default(name: str) -> None:
     """Clients cannot see the defaults of a role that runs elsewhere."""
-    defaults = read(ROOT / "roles" / role / "defaults/main.yml")
-    assert f"{role}_port | default({defaults[f'{role}_port']})" in STACK_VARS
-
-
-@pytest.mark.parametrize("name", ["postgresql_database", "postgresql_user"])
-def test_what_clients_assume_of_the_database_is_its_default(name: str) -> None:
-    default = read(ROOT / "roles/postgresql/defaults/main.yml")[name]
-    assert f"{name} | default({default.strip('{ }')})" in STACK_VARS
+    defaults = read(ROOT / "roles" / name.partition("_")[0] / "defaults/main.yml")
+    assert f"{name} | default({str(defaults[name]).strip('{ }')})" in STACK_VARS
 
 
 def test_the_variables_in_the_readmes_are_up_to_date() -> None:

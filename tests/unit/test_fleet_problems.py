@@ -32,7 +32,16 @@ SPECS = {
             stack_unit_prefix: {type: str, default: ""}
             stack_address: {type: str, default: "{{ ansible_host | default('127.0.0.1') }}"}
         """,
-        "redis": "redis_password: {type: str, default: ''}",
+        "redis": """
+            redis_password: {type: str, default: ""}
+            redis_port: {type: int, default: 6379}
+            redis_database: {type: int, default: 0}
+            redis_cache_database: {type: int, default: 1}
+        """,
+        "rabbitmq": """
+            rabbitmq_password: {type: str, default: ""}
+            rabbitmq_consumer_timeout: {type: int, default: 7200}
+        """,
         "postgresql": "postgresql_password: {type: str, default: ''}",
         "app": """
             app_source:
@@ -40,6 +49,11 @@ SPECS = {
               required: true
               options: {path: {type: str}, git: {type: str}, version: {type: str}, package: {}}
             app_settings_module: {type: str, required: true}
+            app_celery: {type: str, default: ""}
+            app_wsgi: {type: str, default: ""}
+            app_asgi: {type: str, default: ""}
+            app_before_switch: {type: list, default: []}
+            app_after_switch: {type: list, default: []}
             app_env: {type: dict, default: {}}
             app_secret_env: {type: dict, default: {}}
         """,
@@ -53,18 +67,33 @@ SPECS = {
               options:
                 name: {type: str, required: true}
                 queues: {type: list, elements: str, required: true}
-                argv: {type: raw}
                 extra_args: {type: raw}
                 concurrency: {type: int}
                 pool: {type: str, choices: [prefork, threads, solo]}
                 time_limit: {type: int, default: 3600}
+            celery_events_camera: {type: str, default: ""}
+            huey_worker_extra_args: {type: list, default: []}
+            huey_periodic_extra_args: {type: list, default: []}
             services_custom_commands: {type: dict, default: {}}
+            web_listen_address: {type: str, default: 127.0.0.1}
+            web_port: {type: int, default: 8000}
             web_workers: {type: int, default: "{{ ansible_facts['processor_vcpus'] }}"}
             flower_listen_address: {type: str, default: 127.0.0.1}
+            flower_port: {type: int, default: 5555}
+            flower_extra_args: {type: list, default: []}
             flower_user: {type: str, default: ""}
             flower_password: {type: str, default: ""}
         """,
     }.items()
+}
+
+# Role variables, as in roles/stack/vars/main.yml.
+COMPUTED = {
+    "__stack_host": "{{ groups['brokers'] | default([]) | first | default('') }}",
+    "stack_broker_url": (
+        "redis://:{{ redis_password }}@{{ hostvars[__stack_host]['stack_address'] }}"
+        ":{{ redis_port }}/{{ redis_database }}"
+    ),
 }
 
 GOOD: Inventory = {
@@ -86,6 +115,8 @@ GOOD: Inventory = {
         "flower_password": "f",
         "app_source": {"path": "plugins"},
         "app_settings_module": "mysite.settings",
+        "app_celery": "mysite",
+        "app_wsgi": "mysite.wsgi",
         "app_secret_env": {"SECRET_KEY": "s"},
         "vault_anything": "v",
         "monitoring_url": "not ours",
@@ -112,7 +143,7 @@ def problems(*changes: Inventory) -> list[str]:
         }
         for host in groups["all"]
     }
-    found: list[str] = FILTERS["fleet_problems"](hostvars, groups, SPECS)
+    found: list[str] = FILTERS["fleet_problems"](hostvars, groups, SPECS, COMPUTED)
     return found
 
 
@@ -130,6 +161,9 @@ def pools(*pools: Any) -> Inventory:
     """Return a change of the worker pools."""
     return everywhere(celery_worker_pools=list(pools))
 
+
+HUEY = groups(flower=None) | everywhere(stack_task_queue="huey")
+RABBITMQ = everywhere(stack_broker="rabbitmq", rabbitmq_password="p", redis_password=None)
 
 ONE_HOST = {
     "groups": {name: ["solo"] for name in GOOD["groups"] if name != "ungrouped"},
@@ -177,6 +211,64 @@ MAIL = {"name": "mail", "queues": ["mail"]}
             everywhere(app_source={"git": "https://git.example/d.git", "version": "v1"}), id="git"
         ),
         pytest.param(pools({**MAIL, "time_limit": "60", "concurrency": "2"}), id="digits as text"),
+        pytest.param(RABBITMQ, id="RabbitMQ"),
+        pytest.param(HUEY | {"web1": {"flower_password": None}}, id="Huey on Redis"),
+        pytest.param(
+            {
+                "groups": {
+                    **{name: ["solo"] for name in ("web", "workers", "scheduler", "all")},
+                    **dict.fromkeys(("brokers", "database", "flower", "ungrouped")),
+                }
+            }
+            | everywhere(
+                stack_task_queue="huey",
+                stack_broker="sqlite",
+                stack_database="sqlite",
+                redis_password=None,
+                postgresql_password=None,
+                app_celery=None,
+            ),
+            id="Huey and SQLite on one host, without a server",
+        ),
+        pytest.param({"web1": {"stack_process_manager": "supervisord"}}, id="two managers"),
+        pytest.param(
+            everywhere(
+                services_custom_commands={
+                    "celery-beat": "sh run-beat",
+                    "flower": "celery -A a flower --address=127.0.0.1",
+                }
+            ),
+            id="custom commands of which nothing is wrong for sure",
+        ),
+        pytest.param(
+            everywhere(
+                app_env={
+                    "CELERY_TASK_ALWAYS_EAGER": "False",
+                    "HUEY_IMMEDIATE": True,
+                    "BASIC_AUTH": "of the project",
+                }
+            ),
+            id="tasks that reach their worker",
+        ),
+        pytest.param(
+            groups(workers=None, scheduler=None, flower=None)
+            | everywhere(stack_task_queue="none", app_env={"CELERY_TASK_ALWAYS_EAGER": True}),
+            id="tasks that need no worker",
+        ),
+        pytest.param(
+            {"worker1": {"app_env": {"RATIO": 1}}, "web1": {"app_env": {"RATIO": "1"}}}
+            | {"worker2": {"app_env": {"RATIO": 1}}, "broker1": {"app_env": {"RATIO": 2}}},
+            id="one environment for all who read it",
+        ),
+        pytest.param({"web1": {"flower_port": 8000, "web_port": 8001}}, id="two ports"),
+        pytest.param(
+            {"web1": {"web_port": 5555, "web_listen_address": "10.0.0.2"}}, id="two addresses"
+        ),
+        pytest.param(
+            everywhere(services_custom_commands={"huey-periodic": "python manage.py run_huey -n"}),
+            id="a command of the other queue",
+        ),
+        pytest.param(everywhere(redis_database=1, redis_cache_database=0), id="two databases"),
     ],
 )
 def test_a_good_fleet_gets_no_sentence(change: Inventory) -> None:
@@ -235,7 +327,65 @@ CASES = {
         "Group 'database' has no host, but stack_database 'postgresql' needs exactly one there; "
         "correct the group or choose 'external'",
     ),
+    "Flower without Celery": (
+        everywhere(stack_task_queue="huey", flower_password=None),
+        "Group 'flower' has web1, but Flower shows Celery alone and stack_task_queue is 'huey'; "
+        "empty the group",
+    ),
     # choices
+    "RabbitMQ with Huey": (
+        HUEY | everywhere(stack_task_queue="huey", **RABBITMQ["all"]),
+        "stack_broker is rabbitmq, which stack_task_queue 'huey' cannot use; choose redis, sqlite, "
+        "external",
+    ),
+    "a foreign RabbitMQ with Huey": (
+        HUEY
+        | everywhere(
+            stack_task_queue="huey",
+            stack_broker="external",
+            stack_broker_external_url="amqp://u:hunter2@mq.example/v",
+        ),
+        "stack_broker_external_url leads to rabbitmq, which stack_task_queue 'huey' cannot use; "
+        "choose redis, sqlite, external",
+    ),
+    "SQLite with Celery": (
+        ONE_HOST | everywhere(stack_broker="sqlite"),
+        "stack_broker is sqlite, which stack_task_queue 'celery' cannot use; choose redis, "
+        "rabbitmq, external",
+    ),
+    "SQLite as the broker of several hosts": (
+        HUEY | everywhere(stack_task_queue="huey", stack_broker="sqlite"),
+        "stack_broker 'sqlite' is a file that only one host can use, but 3 run the project (web1, "
+        "worker1, worker2); leave one host or choose another value",
+    ),
+    "a camera without Celery": (
+        HUEY | everywhere(stack_task_queue="huey", celery_events_camera="a.Camera"),
+        "celery_events_camera is set, but stack_task_queue is 'huey', which sends it no events; "
+        "empty it",
+    ),
+    "an environment that differs": (
+        {
+            host: {"app_env": {"DEBUG": "no", "ENVIRONMENT": value}}
+            for host, value in (("web1", "prod"), ("worker1", "prod"), ("worker2", "production"))
+        },
+        "app_env.ENVIRONMENT differs between web1 and worker2, so that tasks may wait where no "
+        "worker looks; set it once, in group_vars/all",
+    ),
+    "a secret that differs": (
+        {"worker1": {"app_secret_env": {}}},
+        "app_secret_env.SECRET_KEY differs between web1 and worker1, so that tasks may wait where "
+        "no worker looks; set it once, in group_vars/all",
+    ),
+    "settings that differ": (
+        {"worker1": {"app_settings_module": "mysite.settings.dev"}},
+        "app_settings_module differs between web1 and worker1, so that tasks may wait where no "
+        "worker looks; set it once, in group_vars/all",
+    ),
+    "two names of a host": (
+        {"worker1": {"stack_address": "10.0.0.9"}, "worker2": {"stack_address": "10.0.0.9"}},
+        "worker1 and worker2 have the same stack_address 10.0.0.9: if they are one host, give it "
+        "one name, else correct the address",
+    ),
     "hosts disagree": (
         {"worker2": {"stack_name": "other"}},
         "stack_name must be the same on every host, but is 'demo' on broker1 and 'other' on "
@@ -248,19 +398,6 @@ CASES = {
     "an unknown choice like no other": (
         {"web1": {"stack_process_manager": "runit"}},
         "web1: stack_process_manager 'runit' is none of systemd, supervisord; correct it",
-    ),
-    "a manager of a later version": (
-        {"web1": {"stack_process_manager": "supervisord"}},
-        "web1: stack_process_manager 'supervisord' is not available in this version yet; choose "
-        "systemd",
-    ),
-    "a task queue of a later version": (
-        everywhere(stack_task_queue="huey"),
-        "stack_task_queue 'huey' is not available in this version yet; choose celery, none",
-    ),
-    "a broker of a later version": (
-        everywhere(stack_broker="rabbitmq"),
-        "stack_broker 'rabbitmq' is not available in this version yet; choose redis, external",
     ),
     "a scheduler mode of a later version": (
         groups(scheduler=["worker1", "worker2"]) | everywhere(stack_scheduler_mode="failover"),
@@ -280,6 +417,11 @@ CASES = {
         "stack_database is 'external', but stack_database_external_url is empty; set it",
     ),
     # variables
+    "a computed variable": (
+        everywhere(stack_broker_url="redis://other.example"),
+        "stack_broker_url is computed and cannot be set; set stack_broker, or "
+        "stack_broker_external_url instead",
+    ),
     "a misspelt variable": (
         everywhere(celery_worker_pool=[MAIL]),
         "celery_worker_pool is no variable of this bundle; did you mean 'celery_worker_pools'?",
@@ -348,11 +490,33 @@ CASES = {
         everywhere(redis_password=None),
         "redis_password is empty; set it",
     ),
+    "RabbitMQ without a password": (
+        RABBITMQ | everywhere(**RABBITMQ["all"] | {"rabbitmq_password": None}),
+        "rabbitmq_password is empty; set it",
+    ),
     "Flower without a password": (
         everywhere(flower_password=None),
         "web1: flower_password is empty; set it",
     ),
     # the project
+    "no Celery application": (
+        everywhere(app_celery=None),
+        "web1, worker1, worker2: app_celery is empty; name the Celery application, as in celery -A",
+    ),
+    "no web application": (
+        everywhere(app_wsgi=None),
+        "web1: app_wsgi and app_asgi are empty; name the web application in one of them",
+    ),
+    "eager tasks": (
+        everywhere(app_env={"CELERY_ALWAYS_EAGER": "True"}),
+        "app_env.CELERY_ALWAYS_EAGER is true, so that no task would reach a worker; make it false "
+        "or remove it",
+    ),
+    "immediate tasks": (
+        HUEY | everywhere(stack_task_queue="huey", app_secret_env={"HUEY_IMMEDIATE": 1}),
+        "app_secret_env.HUEY_IMMEDIATE is true, so that no task would reach a worker; make it "
+        "false or remove it",
+    ),
     "no source": (
         everywhere(app_source=None),
         "web1, worker1, worker2: app_source has nothing to deploy; set exactly one of path (a "
@@ -403,15 +567,63 @@ CASES = {
     ),
     "a task that outlives its message": (
         pools({**MAIL, "time_limit": 7200}),
-        "celery_visibility_timeout is 7200 s, but celery_worker_pools[mail].time_limit is 7200 s, "
-        "so Redis would hand a long task out twice; make the first larger",
+        "web1, worker1, worker2: celery_visibility_timeout is 7200 s, but "
+        "celery_worker_pools[mail].time_limit is 7200 s, so Redis would hand a long task out "
+        "twice; make the first larger",
     ),
     "a task's default limit that outlives its message": (
         everywhere(celery_visibility_timeout=600),
-        "celery_visibility_timeout is 600 s, but celery_worker_pools[default].time_limit is 3600 "
-        "s, so Redis would hand a long task out twice; make the first larger",
+        "web1, worker1, worker2: celery_visibility_timeout is 600 s, but "
+        "celery_worker_pools[default].time_limit is 3600 s, so Redis would hand a long task out "
+        "twice; make the first larger",
+    ),
+    "a task that RabbitMQ cuts off": (
+        RABBITMQ
+        | everywhere(
+            **RABBITMQ["all"],
+            rabbitmq_consumer_timeout=1800,
+            celery_worker_pools=[{**MAIL, "time_limit": 1800}],
+        ),
+        "rabbitmq_consumer_timeout is 1800 s, but celery_worker_pools[mail].time_limit is 1800 s, "
+        "so RabbitMQ would cut off a worker with a long task; make the first larger",
+    ),
+    "a task that outlives its message in a foreign Redis": (
+        everywhere(
+            stack_broker="external",
+            stack_broker_external_url="rediss://:hunter2@cache.example/0",
+            celery_worker_pools=[{**MAIL, "time_limit": 7200}],
+        ),
+        "web1, worker1, worker2: celery_visibility_timeout is 7200 s, but "
+        "celery_worker_pools[mail].time_limit is 7200 s, so Redis would hand a long task out "
+        "twice; make the first larger",
+    ),
+    "a cache among the messages": (
+        everywhere(redis_cache_database=0),
+        "redis_database and redis_cache_database are both 0, so that clearing the cache would "
+        "empty the queue; choose two numbers",
+    ),
+    "a database that Redis does not have": (
+        everywhere(redis_cache_database=16),
+        "redis_cache_database is 16, but Redis numbers its databases from 0 to 15",
     ),
     # addresses
+    "an address for all": (
+        {"worker1": {"stack_address": "0.0.0.0"}},  # noqa: S104
+        "worker1: stack_address is 0.0.0.0, where web1, worker2 cannot reach this host; set it to "
+        "the host's private address",
+    ),
+    "a port that is none": (
+        {"web1": {"web_port": 80000}},
+        "web1: web_port is 80000, which is no TCP port; use 1 to 65535",
+    ),
+    "a port that none can ask for": (
+        {"web1": {"flower_port": 0}},
+        "web1: flower_port is 0, which is no TCP port; use 1 to 65535",
+    ),
+    "a port for two": (
+        {"web1": {"web_port": 5555}},
+        "web1: web_port and flower_port are both 5555 on 127.0.0.1; choose two ports",
+    ),
     "a broker on its loopback address": (
         {"broker1": {"stack_address": "127.0.0.1"}},
         "broker1: stack_address is 127.0.0.1, where web1, worker1, worker2 cannot reach this host; "
@@ -430,6 +642,31 @@ CASES = {
     "a user that Flower would cut": (
         everywhere(flower_user="a:b"),
         "web1: flower_user holds a ':', which Flower takes for the end of it; choose one without",
+    ),
+    "a password of Flower's among its arguments": (
+        everywhere(flower_extra_args=["--basic-auth=a:b"]),
+        "web1: --basic-auth in flower_extra_args would replace what protects Flower; use "
+        "flower_user and flower_password",
+    ),
+    "a socket of Flower's among its arguments": (
+        everywhere(flower_extra_args=["--unix_socket=/run/flower"]),
+        "web1: --unix_socket in flower_extra_args would replace what protects Flower; use "
+        "flower_listen_address",
+    ),
+    "an address of Flower's among its arguments": (
+        everywhere(flower_extra_args=["--address", "10.0.0.9"]),
+        "web1: --address in flower_extra_args would replace what protects Flower; use "
+        "flower_listen_address",
+    ),
+    "a password of Flower's in its own command": (
+        everywhere(services_custom_commands={"flower": "celery flower --basic_auth="}),
+        "web1: --basic_auth in services_custom_commands.flower would replace what protects Flower; "
+        "use flower_user and flower_password",
+    ),
+    "a password of Flower's in the environment": (
+        everywhere(app_env={"FLOWER_BASIC_AUTH": ""}),
+        "web1: app_env.FLOWER_BASIC_AUTH would replace what protects Flower; use flower_user and "
+        "flower_password",
     ),
     "an open Flower without a user": (
         {"web1": {"flower_listen_address": "0.0.0.0", "flower_user": None}},  # noqa: S104
@@ -461,7 +698,11 @@ BEAT, EMBEDDED, HUEY = (
             EMBEDDED,
         ),
         (pools({**MAIL, "extra_args": ["-EB"]}), "celery_worker_pools[mail].extra_args", EMBEDDED),
-        (pools({**MAIL, "argv": "celery beat"}), "celery_worker_pools[mail].argv", BEAT),
+        (
+            everywhere(app_after_switch=[{"command": "celery -A a beat --detach"}]),
+            "app_after_switch[0].command",
+            BEAT,
+        ),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )
@@ -515,11 +756,44 @@ def test_sentences_with_one_cause_come_together() -> None:
     ]
 
 
-def test_a_broker_in_a_file_needs_one_host() -> None:
+@pytest.mark.parametrize(
+    ("queue", "service", "command"),
+    [
+        ("celery", "celery-beat", "celery -A a worker"),
+        ("celery", "celery-beat", ["python", "manage.py", "celery", "start"]),
+        ("huey", "huey-periodic", "python manage.py run_huey --no-periodic"),
+        ("huey", "huey-periodic", "/srv/bin/huey_consumer.py a.huey -w 4 -n"),
+    ],
+)
+def test_a_scheduler_that_schedules_nothing_is_refused(
+    queue: str, service: str, command: Any
+) -> None:
+    change = groups(flower=None) | everywhere(
+        stack_task_queue=queue, services_custom_commands={service: command}
+    )
+    (sentence,) = problems(change)
+    assert sentence.startswith(
+        f"services_custom_commands.{service} starts no scheduler, so no periodic task would ever "
+        "run; let it run "
+    )
+
+
+def test_a_scheduler_that_its_arguments_silence_is_refused() -> None:
+    change = groups(flower=None) | everywhere(
+        stack_task_queue="huey", huey_periodic_extra_args=["-k", "thread", "--no-periodic"]
+    )
+    assert problems(change) == [
+        "huey_periodic_extra_args starts no scheduler, so no periodic task would ever run; let it "
+        "run Huey's consumer without --no-periodic"
+    ]
+
+
+def test_failover_needs_what_several_hosts_can_use() -> None:
+    change = ONE_HOST | everywhere(stack_database="sqlite", stack_scheduler_mode="failover")
     assert (
-        "stack_broker 'sqlite' is a file that only one host can use, but 3 run the project (web1, "
-        "worker1, worker2); leave one host or choose another value"
-    ) in problems(everywhere(stack_broker="sqlite"))
+        "stack_database 'sqlite' is a file on one host, so stack_scheduler_mode 'failover' would "
+        "have nowhere to go; choose 'static' or another value"
+    ) in problems(change)
 
 
 def test_all_is_reported_at_once_worst_first() -> None:
@@ -539,12 +813,12 @@ def test_all_is_reported_at_once_worst_first() -> None:
 
 
 def test_many_hosts_are_summed_up() -> None:
-    change = {host: {"web_prt": 1} for host in ("broker1", "worker1", "worker2")}
+    change = {host: {"web_favourite": 1} for host in ("broker1", "worker1", "worker2")}
     change["web1"] = {}
     change["groups"] = {"all": [*GOOD["groups"]["all"], "web2"], "web": ["web1", "web2"]}
-    change["web2"] = {"web_prt": 1}
+    change["web2"] = {"web_favourite": 1}
     assert problems(change) == [
-        "broker1, web2, worker1 and 1 more: web_prt is no variable of this bundle; remove it"
+        "broker1, web2, worker1 and 1 more: web_favourite is no variable of this bundle; remove it"
     ]
 
 
@@ -569,9 +843,20 @@ def test_a_variable_that_cannot_be_templated_hides_no_other() -> None:
     ]
 
 
+def test_no_sentence_prints_the_password_of_a_url() -> None:
+    url = "amqp://u:hunter2@mq.example/v"
+    change = groups(flower=None) | everywhere(
+        stack_task_queue="huey", stack_broker="external", stack_broker_external_url=url
+    )
+    differing = {"worker2": {"stack_broker_external_url": f"{url}2"}}
+    assert len(problems(change, differing)) == 2
+    assert "hunter2" not in "".join(problems(change, differing))
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        pytest.param("{{ stack_broker_url }}", id="a computed variable"),
         pytest.param("{{ ansible_facts['processor_vcpus'] }}", id="a fact"),
         pytest.param("{{ stack_process_manager }}", id="a role's default"),
         pytest.param("{{ hostvars['broker1']['stack_address'] }}", id="another host's variable"),
@@ -579,6 +864,23 @@ def test_a_variable_that_cannot_be_templated_hides_no_other() -> None:
 )
 def test_a_template_may_use(text: str) -> None:
     assert problems(everywhere(app_env={"A": template(text)})) == []
+
+
+def test_what_waits_for_facts_is_compared_with_nothing() -> None:
+    address = template("{{ ansible_facts['default_ipv4']['address'] }}")
+    assert problems({host: {"stack_address": address} for host in ("worker1", "worker2")}) == []
+    change = {"worker1": {"app_env": {"A": template("{{ ansible_facts['hostname'] }}")}}}
+    assert problems(everywhere(app_env={"A": "b"}), change) == []
+
+
+def test_a_computed_variable_is_read_as_the_roles_will_compute_it() -> None:
+    change = everywhere(app_env={"REDIS_URL": template("{{ stack_broker_url | mandatory }}")})
+    assert problems(change) == []
+    # Both brokers are in the same environment, so what is computed from them differs nowhere.
+    assert problems(change, {"worker1": {"redis_port": 6380}}) == [
+        "app_env.REDIS_URL differs between web1 and worker1, so that tasks may wait where no "
+        "worker looks; set it once, in group_vars/all"
+    ]
 
 
 def test_a_placeholder_is_named_where_it_is_to_be_changed() -> None:

@@ -30,6 +30,8 @@ VARIABLES = {
     "flower_cookie_secret": "c",
     "app_source": {"path": "plugins"},
     "app_settings_module": "mysite.settings",
+    "app_celery": "mysite",
+    "app_wsgi": "mysite.wsgi",
 }
 TWO_SCHEDULERS = {"scheduler": ["worker1", "worker2"]}
 SENTENCE = (
@@ -138,6 +140,74 @@ def test_every_host_can_be_listed(fleet: Fleet) -> None:
     assert "hosts (4)" in run.stdout
 
 
+def said(run: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the sentences of a run that failed."""
+    text = run.stdout.split("\nfatal: ")[1].split("\nPLAY RECAP")[0]
+    return [line.strip() for line in text.splitlines() if line.lstrip().startswith("- ")]
+
+
+ONE_HOST: dict[str, list[str]] = {
+    **{group: ["solo"] for group in ("web", "workers", "scheduler")},
+    **{group: [] for group in ("brokers", "database", "flower")},
+}
+
+
+@pytest.mark.parametrize(
+    ("groups", "variables"),
+    [
+        pytest.param(
+            {},
+            {
+                "stack_broker": "rabbitmq",
+                "rabbitmq_password": "m",
+                "app_env": {"BROKER_URL": "{{ stack_broker_url }}"},
+            },
+            id="Celery, RabbitMQ",
+        ),
+        pytest.param(
+            {"flower": []},
+            {"stack_task_queue": "huey", "app_env": {"CACHE_URL": "{{ stack_cache_url }}"}},
+            id="Huey, Redis",
+        ),
+        pytest.param(
+            ONE_HOST,
+            {
+                "stack_task_queue": "huey",
+                "stack_broker": "sqlite",
+                "stack_database": "sqlite",
+                "app_env": {"DATABASE": "{{ stack_database_url }}"},
+            },
+            id="Huey, SQLite",
+        ),
+    ],
+)
+@pytest.mark.parametrize("manager", ["systemd", "supervisord"])
+def test_every_stack_may_use_its_urls(
+    fleet: Fleet, groups: dict[str, list[str]], variables: dict[str, Any], manager: str
+) -> None:
+    run = fleet.play(groups=groups, variables={**variables, "stack_process_manager": manager})
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_url_of_another_stack_is_refused(fleet: Fleet) -> None:
+    run = fleet.play(
+        groups={"flower": []},
+        variables={
+            "stack_task_queue": "huey",
+            "stack_broker": "rabbitmq",
+            "rabbitmq_password": "m",
+            "stack_database_url": "postgresql://u:hunter2@db.example/d",
+        },
+    )
+    assert said(run) == [
+        "- stack_broker is rabbitmq, which stack_task_queue 'huey' cannot use; choose redis, "
+        "sqlite, external",
+        "- stack_database_url is computed and cannot be set; set stack_database, or "
+        "stack_database_external_url instead",
+    ]
+    assert "hunter2" not in run.stdout
+
+
 def test_templates_are_read_as_the_roles_will_read_them(fleet: Fleet) -> None:
     run = fleet.play(
         variables={
@@ -150,8 +220,7 @@ def test_templates_are_read_as_the_roles_will_read_them(fleet: Fleet) -> None:
             "web_workers": "{{ ansible_facts['processor_vcpus'] }}",
         },
     )
-    said = run.stdout.split("\nfatal: ")[1].split("\nPLAY RECAP")[0]
-    assert [line.strip() for line in said.splitlines() if line.lstrip().startswith("- ")] == [
+    assert said(run) == [
         "- app_secret_env cannot be read: 'vault_nowhere' is undefined",
         "- vault_redis_password is still at its placeholder; give it a value of your own",
     ]

@@ -1,33 +1,32 @@
-"""What a reconcile decides to do; that systemd does it is proven on the test hosts."""
+"""What a reconcile decides to do; that the managers do it is proven on the test hosts."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 import pytest
-from loading import load
+from loading import ROOT, load
 
+# Ansible finds a project's module_utils by itself only when it ships a module.
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 process_set = load("modules/process_set")
+plans = sys.modules["ansible.module_utils.process_plan"]
+systemd = sys.modules["ansible.module_utils.process_systemd"]
+supervisord = sys.modules["ansible.module_utils.process_supervisord"]
 
-UP = {
-    "ActiveState": "active",
-    "SubState": "running",
-    "UnitFileState": "enabled",
-    "NeedDaemonReload": "no",
-}
+UP = plans.State(up=True, enabled=True)
 
 
 def text(stack: str = "shop", body: str = "[Unit]") -> str:
     return f"# Managed\n# stack: {stack}\n{body}\n"
 
 
-def unit(name: str = "celery-worker.service", newer_than: tuple[str, ...] = ()) -> Any:
-    return process_set.Unit(name, list(newer_than), 0, scheduler=False)
-
-
 class Host:
-    """A host's unit directory and what systemd says, to plan against."""
+    """A host's unit directory and what its manager says, to plan against."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -35,23 +34,25 @@ class Host:
     def path(self, name: str) -> str:
         return str(self.directory / name)
 
+    def unit(self, name: str = "celery-worker.service", **more: Any) -> Any:
+        return plans.Unit(name, [self.path(name)], **more)
+
     def plan(
         self,
         wanted: dict[str, str] | None = None,
         units: list[Any] | None = None,
-        status: dict[str, dict[str, str]] | None = None,
+        states: dict[str, Any] | None = None,
         masked: list[str] | None = None,
-        clocks: tuple[float, float] = (0.0, 0.0),
+        directories: list[str] | None = None,
     ) -> Any:
-        return process_set.make_plan(
+        return plans.make_plan(
             stack="shop",
             wanted={self.path(name): body for name, body in (wanted or {}).items()},
-            present=process_set.read_files(self.directory),
+            present=plans.read_files(self.directory, systemd.SUFFIXES),
             units=units or [],
-            status=status or {},
-            masked=masked or [],
-            directory=self.directory,
-            clocks=clocks,
+            states=states or {},
+            masked=[self.path(name) for name in masked or []],
+            directories=directories,
         )
 
 
@@ -65,22 +66,23 @@ def put(host: Host, name: str, body: str) -> None:
 
 
 def test_a_new_unit_is_written_enabled_and_started(host: Host) -> None:
-    plan = host.plan({"celery-worker.service": text()}, [unit()])
+    plan = host.plan({"celery-worker.service": text()}, [host.unit()])
     assert plan.write == [host.path("celery-worker.service")]
     assert plan.enable == plan.start == ["celery-worker.service"]
 
 
 def test_nothing_is_done_when_nothing_differs(host: Host) -> None:
     put(host, "celery-worker.service", text())
-    status = {"celery-worker.service": {**UP, "ExecMainStartTimestampMonotonic": "5000000"}}
-    clocks = (time.time() + 100, 5.0)
-    plan = host.plan({"celery-worker.service": text()}, [unit()], status, clocks=clocks)
+    states = {"celery-worker.service": plans.State(up=True, enabled=True, since=time.time() + 100)}
+    plan = host.plan({"celery-worker.service": text()}, [host.unit()], states)
     assert not plan.changes()
 
 
 def test_a_changed_unit_is_restarted(host: Host) -> None:
     put(host, "celery-worker.service", text(body="old"))
-    plan = host.plan({"celery-worker.service": text()}, [unit()], {"celery-worker.service": UP})
+    plan = host.plan(
+        {"celery-worker.service": text()}, [host.unit()], {"celery-worker.service": UP}
+    )
     assert plan.restart == {"celery-worker.service": "its file changed"}
     assert plan.start == []
 
@@ -88,30 +90,28 @@ def test_a_changed_unit_is_restarted(host: Host) -> None:
 @pytest.mark.parametrize("changed", ["shop.env", "current", "celery-worker.service"])
 def test_a_service_older_than_its_input_is_restarted(host: Host, changed: str) -> None:
     """An interrupted run leaves exactly this behind: a new file and an old process."""
-    now, uptime = time.time(), 1000.0
+    now = time.time()
     put(host, "celery-worker.service", text())
     put(host, "shop.env", "")
     Path(host.path("current")).symlink_to("releases/1")
     for name in ("celery-worker.service", "shop.env", "current"):
         age = 0 if name == changed else 60
         os.utime(host.path(name), (now - age, now - age), follow_symlinks=False)
-    status = {"celery-worker.service": {**UP, "ExecMainStartTimestampMonotonic": "990000000"}}
-    inputs = (host.path("shop.env"), host.path("current"))
-    plan = host.plan(
-        {"celery-worker.service": text()}, [unit(newer_than=inputs)], status, clocks=(now, uptime)
-    )
+    states = {"celery-worker.service": plans.State(up=True, enabled=True, since=now - 10)}
+    unit = host.unit(newer_than=[host.path("shop.env"), host.path("current")])
+    plan = host.plan({"celery-worker.service": text()}, [unit], states)
     reason = plan.restart["celery-worker.service"]
     assert reason == f"{host.path(changed)} is newer than the process"
 
 
 def test_an_input_that_does_not_exist_asks_for_nothing(host: Host) -> None:
-    assert process_set.newest_input([host.path("missing")], since=0.0) is None
+    assert plans.newest_input([host.path("missing")], since=0.0) is None
 
 
 def test_what_is_not_intended_is_pruned(host: Host) -> None:
     put(host, "celery-worker-mail.service", text())
     plan = host.plan()
-    assert plan.prune == ["celery-worker-mail.service"]
+    assert plan.prune == [host.path("celery-worker-mail.service")]
 
 
 @pytest.mark.parametrize("body", [text("other"), "[Unit]\nDescription=by hand\n"])
@@ -122,13 +122,15 @@ def test_a_unit_of_somebody_else_is_left_alone(host: Host, body: str) -> None:
 
 def test_another_stacks_unit_is_never_overwritten(host: Host) -> None:
     put(host, "celery-worker.service", text("other"))
-    with pytest.raises(process_set.SetError, match=r"the stack other: set stack_unit_prefix"):
-        host.plan({"celery-worker.service": text()}, [unit()])
+    with pytest.raises(plans.SetError, match=r"the stack other: set stack_unit_prefix"):
+        host.plan({"celery-worker.service": text()}, [host.unit()])
 
 
 def test_a_unit_made_by_hand_is_kept_beside_ours(host: Host) -> None:
     put(host, "celery-worker.service", "[Unit]\nDescription=by hand\n")
-    plan = host.plan({"celery-worker.service": text()}, [unit()], {"celery-worker.service": UP})
+    plan = host.plan(
+        {"celery-worker.service": text()}, [host.unit()], {"celery-worker.service": UP}
+    )
     assert plan.keep == [host.path("celery-worker.service")]
     assert plan.restart == {"celery-worker.service": "its file changed"}
 
@@ -136,7 +138,7 @@ def test_a_unit_made_by_hand_is_kept_beside_ours(host: Host) -> None:
 def test_a_scheduler_that_must_not_run_is_masked(host: Host) -> None:
     put(host, "celery-beat.service", text())
     plan = host.plan(masked=["celery-beat.service"])
-    assert plan.mask == ["celery-beat.service"]
+    assert plan.mask == [host.path("celery-beat.service")]
     assert plan.prune == []
 
 
@@ -148,42 +150,47 @@ def test_a_masked_scheduler_needs_nothing_more(host: Host) -> None:
 def test_a_mask_gives_way_to_the_unit(host: Host) -> None:
     Path(host.path("celery-beat.service")).symlink_to("/dev/null")
     name = "celery-beat.service"
-    assert host.plan({name: text()}, [unit(name)]).write == [host.path(name)]
-    process_set.write_file(Path(host.path(name)), text(), 0o644)
+    assert host.plan({name: text()}, [host.unit(name)]).write == [host.path(name)]
+    plans.write_file(Path(host.path(name)), text(), 0o644)
     assert Path(host.path(name)).read_text() == text()
     assert not Path(host.path(name)).is_symlink()
     assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize(
-    ("active", "sub", "starts"),
+    ("active", "sub", "up"),
     [
-        ("active", "running", False),
-        ("reloading", "reload", False),
-        ("activating", "start-post", False),
-        ("activating", "auto-restart", True),
-        ("inactive", "dead", True),
-        ("failed", "failed", True),
-        ("deactivating", "stop-sigterm", True),
+        ("active", "running", True),
+        ("reloading", "reload", True),
+        ("activating", "start-pre", True),
+        ("activating", "start-post", True),
+        ("activating", "auto-restart", False),
+        ("inactive", "dead", False),
+        ("failed", "failed", False),
+        ("deactivating", "stop-sigterm", False),
     ],
 )
-def test_what_does_not_run_is_started(host: Host, active: str, sub: str, starts: bool) -> None:
+def test_what_comes_up_by_itself_is_up(active: str, sub: str, up: bool) -> None:
+    assert systemd.state_of({"ActiveState": active, "SubState": sub}, 0, 0).up is up
+
+
+@pytest.mark.parametrize(("up", "starts"), [(True, []), (False, ["web.service"])])
+def test_what_does_not_run_is_started(host: Host, up: bool, starts: list[str]) -> None:
     put(host, "web.service", text())
-    status = {"web.service": {**UP, "ActiveState": active, "SubState": sub}}
-    plan = host.plan({"web.service": text()}, [unit("web.service")], status)
-    assert plan.start == (["web.service"] if starts else [])
+    states = {"web.service": plans.State(up=up, enabled=True)}
+    assert host.plan({"web.service": text()}, [host.unit("web.service")], states).start == starts
 
 
 def test_a_disabled_unit_is_enabled(host: Host) -> None:
     put(host, "web.service", text())
-    status = {"web.service": {**UP, "UnitFileState": "disabled"}}
-    assert host.plan({"web.service": text()}, [unit("web.service")], status).enable
+    states = {"web.service": plans.State(up=True, enabled=False)}
+    assert host.plan({"web.service": text()}, [host.unit("web.service")], states).enable
 
 
 def test_a_lost_reload_is_made_up_for(host: Host) -> None:
     put(host, "web.service", text())
-    status = {"web.service": {**UP, "NeedDaemonReload": "yes"}}
-    assert host.plan({"web.service": text()}, [unit("web.service")], status).reload
+    states = {"web.service": plans.State(up=True, enabled=True, stale=True)}
+    assert host.plan({"web.service": text()}, [host.unit("web.service")], states).reload
 
 
 def test_a_service_restarts_with_its_socket(host: Host) -> None:
@@ -191,12 +198,188 @@ def test_a_service_restarts_with_its_socket(host: Host) -> None:
     put(host, "web.socket", text(body="old"))
     plan = host.plan(
         {"web.socket": text(), "web.service": text()},
-        [unit("web.socket"), unit("web.service")],
+        [host.unit("web.socket"), host.unit("web.service", follows=["web.socket"])],
         {"web.socket": UP, "web.service": UP},
     )
     assert list(plan.restart) == ["web.socket", "web.service"]
 
 
 def test_the_owner_stands_near_the_top(host: Host) -> None:
-    assert process_set.owner_of(text()) == "shop"
-    assert process_set.owner_of("\n" * 20 + text()) is None
+    assert plans.owner_of(text()) == "shop"
+    assert plans.owner_of("\n" * 20 + text()) is None
+
+
+def test_a_unit_of_two_files_restarts_for_either(host: Host) -> None:
+    put(host, "web.service", text())
+    unit = plans.Unit("web", [host.path("web.service"), host.path("web")])
+    plan = host.plan({"web.service": text(), "web": text()}, [unit], {"web": UP})
+    assert plan.write == [host.path("web")]
+    assert plan.restart == {"web": "its file changed"}
+
+
+def test_only_a_missing_directory_is_made(host: Host) -> None:
+    missing = host.path("log")
+    assert host.plan(directories=[str(host.directory), missing]).make == [missing]
+
+
+@pytest.mark.parametrize(
+    ("main_process", "left_inactive", "since"),
+    [
+        ("990000000", "980000000", 90.0),
+        # Its commands before the program run: there is none yet, or systemd tells of the former.
+        ("0", "980000000", 80.0),
+        ("970000000", "980000000", 80.0),
+    ],
+)
+def test_a_service_is_as_old_as_its_process(
+    main_process: str, left_inactive: str, since: float
+) -> None:
+    said = {
+        "ExecMainStartTimestampMonotonic": main_process,
+        "InactiveExitTimestampMonotonic": left_inactive,
+    }
+    assert systemd.started_at(said, now=100.0, monotonic=1000.0) == since
+
+
+def test_a_socket_has_no_process() -> None:
+    assert systemd.started_at({"InactiveExitTimestampMonotonic": "1"}, 100.0, 1000.0) is None
+
+
+def test_a_process_tells_when_it_started() -> None:
+    before = time.time()
+    child = subprocess.Popen(["sleep", "60"])
+    stat = Path(f"/proc/{child.pid}/stat").read_text()
+    now, uptime = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    child.kill()
+    child.wait()
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    since = supervisord.started_at(stat, now, uptime, os.sysconf("SC_CLK_TCK"))
+    # Never before the truth: what was written right before the start must not look newer.
+    assert before <= since <= now + tick
+
+
+def test_a_processs_name_cannot_shift_its_start() -> None:
+    stat = "7 (a) b (c) S 1 " + " ".join(["0"] * 17) + " 250 0 0"
+    assert supervisord.started_at(stat, 1000.0, 10.0, 100) == pytest.approx(992.51)
+
+
+@pytest.mark.parametrize(
+    ("argv", "launching"),
+    [
+        (["/bin/sh", "/usr/local/lib/shop/celery-worker"], True),
+        (["/usr/bin/python3", "/usr/local/lib/shop/web-socket", "run", "gunicorn"], True),
+        (["/usr/bin/python3", "/usr/local/lib/shop/web-socket", "hold"], False),
+        (["/opt/shop/venvs/x/bin/python", "/opt/shop/current/.venv/bin/celery", "worker"], False),
+        (["/bin/sh", "/usr/local/lib/other/celery-worker"], False),
+        (["[celery worker]"], False),
+    ],
+)
+def test_a_launcher_is_not_yet_the_program(argv: list[str], launching: bool) -> None:
+    command = "\0".join([*argv, ""]).encode()
+    assert supervisord.is_launching(command, "shop") is launching
+
+
+class Running:
+    """A manager of a directory, which notes what it is told; units named in `bad` stay down."""
+
+    def __init__(self, directory: Path, bad: tuple[str, ...] = ()) -> None:
+        self.directory = directory
+        self.bad = bad
+        self.told: list[tuple[str, Any]] = []
+
+    def files(self) -> dict[str, str]:
+        return plans.read_files(self.directory, {".conf", ".service"})
+
+    def unit_of(self, path: str) -> str | None:
+        return Path(path).stem if Path(path).parent == self.directory else None
+
+    def watch(self, units: list[Any]) -> dict[str, str]:
+        return {unit.name: "its last words" for unit in units if unit.name in self.bad}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *said: self.told.append((name, *said))
+
+
+class Move:
+    """A host on which web and celery-beat move from one manager to another."""
+
+    def __init__(self, root: Path, bad: tuple[str, ...] = ()) -> None:
+        for name in ("old", "new"):
+            (root / name).mkdir()
+        self.old, self.new = Running(root / "old"), Running(root / "new", bad)
+        self.was = {
+            str(root / "old" / f"{name}.service"): text() for name in ("celery-beat", "web")
+        }
+        for path, body in self.was.items():
+            Path(path).write_text(body)
+        wanted = {str(root / "new" / f"{name}.conf"): text() for name in ("celery-beat", "web")}
+        self.units = [
+            plans.Unit("web", [str(root / "new" / "web.conf")]),
+            plans.Unit("celery-beat", [str(root / "new" / "celery-beat.conf")], scheduler=True),
+        ]
+        self.arguments = {
+            "stack": "shop",
+            "wanted": {path: {"content": body, "mode": "0644"} for path, body in wanted.items()},
+            "units": self.units,
+            "former": self.was,
+        }
+        self.plan = plans.make_plan(
+            stack="shop",
+            wanted=wanted,
+            present=self.was,
+            units=self.units,
+            states={},
+            masked=[str(root / "old" / "celery-beat.service")],
+        )
+
+    def run(self) -> None:
+        process_set.apply([self.new, self.old], self.plan, **self.arguments)
+
+
+def test_the_other_managers_units_go_before_ours_start(tmp_path: Path) -> None:
+    move = Move(tmp_path)
+    move.run()
+    # Workers take their time; beat ticks on for as long.
+    stopped = [said[1] for said in move.old.told if said[0] == "stop"]
+    assert stopped == [["web"], ["celery-beat"]]
+    assert move.old.files() == {}
+    assert plans.is_masked(tmp_path / "old" / "celery-beat.service")
+    assert ("retire",) in move.old.told
+    assert [said[1] for said in move.new.told if said[0] == "restart"] == [
+        ["web"],
+        ["celery-beat"],
+    ]
+
+
+@pytest.mark.parametrize("bad", ["web", "celery-beat"])
+def test_a_move_that_fails_is_taken_back(tmp_path: Path, bad: str) -> None:
+    move = Move(tmp_path, bad=(bad,))
+    with pytest.raises(plans.SetError, match=f"{bad} did not stay up.*\nits last words"):
+        move.run()
+    assert move.new.files() == {}
+    assert move.old.files() == move.was
+    assert not plans.is_masked(tmp_path / "old" / "celery-beat.service")
+    assert move.old.told[-1] == ("restart", ["web", "celery-beat"])
+    # The new ones are gone before the old ones start.
+    assert ("stop", ["web", "celery-beat"]) in move.new.told
+
+
+def test_a_broken_unit_gets_its_former_file_back(tmp_path: Path) -> None:
+    manager = Running(tmp_path, bad=("web",))
+    path = str(tmp_path / "web.conf")
+    Path(path).write_text(text(body="new"))
+    former = {path: text(body="old")}
+    plan = plans.Plan(restart={"web": "its file changed"})
+    unit = plans.Unit("web", [path])
+    assert process_set.bring_up(manager, [unit], plan, former) == {"web": "its last words"}
+    assert manager.files() == former
+    assert manager.told == [("restart", ["web"]), ("reload",), ("restart", ["web"])]
+
+
+def test_a_broken_unit_without_a_former_file_is_removed(tmp_path: Path) -> None:
+    manager = Running(tmp_path, bad=("web",))
+    path = str(tmp_path / "web.conf")
+    Path(path).write_text(text())
+    process_set.bring_up(manager, [plans.Unit("web", [path])], plans.Plan(start=["web"]), {})
+    assert manager.files() == {}
+    assert manager.told == [("restart", ["web"]), ("stop", ["web"]), ("reload",)]

@@ -1,6 +1,7 @@
 """The module scheduler_census, run as Ansible runs it, on this machine's /proc."""
 
 import functools
+import importlib
 import json
 import os
 import socket
@@ -23,11 +24,13 @@ cat <<'END'
 MainPID=0
 LoadState=loaded
 ActiveState=failed
+SubState=failed
 UnitFileState=enabled
 
 MainPID=0
 LoadState=not-found
 ActiveState=inactive
+SubState=dead
 UnitFileState=
 END
 exit 0
@@ -67,7 +70,8 @@ def test_it_reports_and_changes_nothing(run: Any, check: bool) -> None:
     assert answer["changed"] is False
     assert "skipped" not in answer
     assert isinstance(answer["schedulers"], list)
-    assert answer["units"] == []
+    assert answer["units"] == answer["programs"] == answer["starting"] == []
+    assert answer["foreign_units"] == {}
     assert answer["host_identity"]["hostname"] == socket.gethostname()
 
 
@@ -81,6 +85,7 @@ def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
             "active": "failed",
             "enabled": "enabled",
             "main_pid": 0,
+            "starting": False,
         },
         {
             "name": "huey-periodic.service",
@@ -88,6 +93,7 @@ def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
             "active": "inactive",
             "enabled": "",
             "main_pid": 0,
+            "starting": False,
         },
     ]
     (call,) = log.read_text().splitlines()
@@ -105,6 +111,54 @@ def test_a_host_whose_systemd_does_not_run_has_no_units(run: Any, path: Path) ->
     systemctl(path, "#!/bin/sh\necho 'System has not been booted with systemd' >&2\nexit 1\n")
     code, answer = run(stack="shop", units=["celery-beat.service"])
     assert (code, answer["units"]) == (0, [])
+
+
+STARTING = """#!/bin/sh
+echo "$@" >> "$0.log"
+state=start-pre
+[ "$(wc -l < "$0.log")" -lt 3 ] || state=running
+printf 'MainPID=0\nLoadState=loaded\nActiveState=activating\nSubState=%s\n' $state
+"""
+
+
+def test_it_waits_while_a_unit_is_starting(run: Any, path: Path) -> None:
+    log = systemctl(path, STARTING)
+    _, answer = run(stack="shop", units=["huey-periodic.service"], wait=20)
+    assert answer["starting"] == []
+    assert len(log.read_text().splitlines()) == 3
+
+
+def test_it_says_what_is_starting_and_waits_only_if_asked(run: Any, path: Path) -> None:
+    log = systemctl(path, STARTING)
+    _, answer = run(stack="shop", units=["huey-periodic.service"])
+    assert answer["starting"] == ["huey-periodic.service"]
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_the_socket_of_a_supervisord_that_is_gone_means_no_programs(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "supervisor.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    monkeypatch.setattr(module, "SUPERVISORD", path)
+    code, answer = run(stack="shop", programs=["celery-beat"])
+    assert (code, answer["programs"][0]["state"]) == (0, "")
+
+
+def test_a_supervisord_that_does_not_answer_is_no_answer(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rpc = importlib.import_module("ansible.module_utils.supervisord_rpc")
+    monkeypatch.setattr(rpc, "TIMEOUT", 0.1)
+    path = tmp_path / "supervisor.sock"
+    monkeypatch.setattr(module, "SUPERVISORD", path)
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen()
+        code, answer = run(stack="shop")
+    assert code == 1
+    assert answer["msg"].startswith(f"supervisord does not answer at {path}: timed out")
 
 
 def test_a_stack_is_required(run: Any) -> None:
@@ -131,6 +185,7 @@ def test_everything_returned_is_documented(run: Any) -> None:
     processes = load("module_utils/scheduler_processes")
     assert set(documented["schedulers"]["contains"]) == set(processes.Scheduler.__annotations__)
     assert set(documented["units"]["contains"]) == set(processes.UnitState.__annotations__)
+    assert set(documented["programs"]["contains"]) == set(processes.ProgramState.__annotations__)
 
 
 def test_the_options_are_documented(run: Any) -> None:

@@ -213,13 +213,15 @@ NO_SERVICE = "1:name=systemd:/user.slice/user-0.slice/session-3.scope\n0::/"
 
 
 class Host:
-    """A /proc and a unit directory; user 4000 and up have no name."""
+    """A /proc, unit files and supervisord's; user 4000 and up have no name."""
 
     def __init__(self, root: Path) -> None:
         self.proc = root / "proc"
         self.units = root / "units"
-        self.units.mkdir()
-        self.proc.mkdir()
+        self.programs = root / "programs"
+        self.answers: list[dict[str, Any]] = []
+        for directory in (self.proc, self.units, self.programs):
+            directory.mkdir()
         (self.proc / "stat").write_text("cpu  1 2 3\nbtime 1767225600\nctxt 5\n")
         self.run(1, "/sbin/init\0splash\0")
         self.run(2, "", name="kthreadd")
@@ -247,8 +249,28 @@ class Host:
         user_line = f"User={user}\n" if user else ""
         (self.units / name).write_text(f"# Managed\n# stack: {stack}\n[Service]\n{user_line}")
 
+    def program(self, name: str, stack: str, user: str = "", *more: str) -> None:
+        """Write the file of a supervisord program."""
+        lines = ["; Managed", f"# stack: {stack}", f"[program:{name}]", f"command=/x/{name} %%h"]
+        lines += [f"user={user}"] if user else []
+        (self.programs / f"{name}.conf").write_text("\n".join([*lines, *more]) + "\n")
+
+    def supervise(self, name: str, state: str, pid: int = 0, group: str = "") -> None:
+        """Let supervisord answer for a program."""
+        self.answers.append({"name": name, "group": group or name, "statename": state, "pid": pid})
+
     def census(self, stack: str = "shop") -> Any:
-        return census.take_census(stack, proc=self.proc, unit_directory=self.units)
+        return census.take_census(
+            stack,
+            census.read_units(self.units),
+            census.read_programs(self.programs),
+            census.running_programs(self.answers),
+            proc=self.proc,
+        )
+
+    def states(self, *names: str) -> Any:
+        programs = census.read_programs(self.programs)
+        return census.program_states(names, "shop", programs, self.answers, proc=self.proc)
 
     def kinds(self) -> dict[int, str]:
         return {one["pid"]: one["kind"] for one in self.census()["schedulers"]}
@@ -472,6 +494,7 @@ def test_a_scheduler_is_described_in_full(host: Host) -> None:
             }
         ],
         "other_stacks": [],
+        "foreign": {},
     }
 
 
@@ -565,6 +588,147 @@ def test_a_host_without_unit_directory_has_one_stack(host: Host) -> None:
     assert host.kinds() == {10: BEAT}
 
 
+def test_names_that_other_stacks_have_are_told(host: Host) -> None:
+    host.unit("celery-beat.service", "shop")
+    host.unit("web.service", "library")
+    host.program("flower", "library")
+    host.program("celery-worker", "shop")
+    (host.programs / "nobodys.conf").write_text("[program:nobodys]\ncommand=/bin/true\n")
+    assert host.census()["foreign"] == {"flower": "library", "web": "library"}
+
+
+# --- supervisord --------------------------------------------------------------------------------
+
+SUPERVISOR = "supervisor.service"
+
+
+def test_a_scheduler_that_is_a_program_is_told_with_it(host: Host) -> None:
+    host.run(20, cmdline("python3 /usr/bin/supervisord -n"), unit=SUPERVISOR)
+    host.run(21, cmdline("celery -A shop beat"), ppid=20, unit=SUPERVISOR)
+    host.supervise("celery-beat", "RUNNING", 21)
+    (one,) = host.census()["schedulers"]
+    assert (one["program"], one["unit"]) == ("celery-beat", SUPERVISOR)
+
+
+def test_a_scheduler_below_a_program_is_told_with_it(host: Host) -> None:
+    host.run(20, cmdline("python3 /usr/bin/supervisord -n"), unit=SUPERVISOR)
+    host.run(21, cmdline("sh -c 'celery beat; true'"), ppid=20, unit=SUPERVISOR)
+    host.run(22, cmdline("timeout 9 celery beat"), ppid=21, unit=SUPERVISOR)
+    host.run(23, cmdline("celery beat"), ppid=22, unit=SUPERVISOR)
+    host.supervise("beat", "RUNNING", 21, group="old")
+    (one,) = host.census()["schedulers"]
+    assert (one["pid"], one["program"]) == (23, "old:beat")
+
+
+def test_what_supervisord_lost_is_no_program(host: Host) -> None:
+    host.run(21, cmdline("celery beat"), ppid=1, unit=SUPERVISOR)
+    host.run(23, cmdline("celery beat"), ppid=22, unit=SUPERVISOR)  # Its parent has just ended.
+    host.supervise("celery-beat", "STARTING", 40)
+    found = host.census()["schedulers"]
+    assert [(one["pid"], one["program"], one["unit"]) for one in found] == [
+        (21, None, SUPERVISOR),
+        (23, None, SUPERVISOR),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "uid", "stack"),
+    [
+        ("celery-beat", 4001, "shop"),
+        ("library-celery-beat", 4001, "library"),
+        ("unlabelled", 4002, "library"),
+        ("unlabelled", 4001, "shop"),
+        ("unlabelled", 0, "shop"),
+    ],
+)
+def test_a_scheduler_belongs_to_the_stack_of_its_program_or_user(
+    host: Host, program: str, uid: int, stack: str
+) -> None:
+    host.program("celery-beat", "shop", "4001")
+    host.program("library-celery-beat", "library", "4002")
+    host.program("library-worker", "library", "4001")
+    (host.programs / "unlabelled.conf").write_text("[program:unlabelled]\nuser=4002\n")
+    host.run(10, cmdline("celery beat"), uid=uid, unit=SUPERVISOR)
+    host.supervise(program, "RUNNING", 10)
+    result = host.census()
+    assert len(result["schedulers"]) == (stack == "shop")
+    assert [one["stack"] for one in result["other_stacks"]] == ([stack] if stack != "shop" else [])
+
+
+def test_a_program_is_described_in_full(host: Host) -> None:
+    log = "stdout_logfile=/var/log/shop/celery-beat.log ; rotated"
+    host.program("celery-beat", "shop", "4001", "autostart = FALSE", log)
+    host.run(21, cmdline("celery beat"))
+    host.supervise("celery-beat", "RUNNING", 21)
+    assert host.states("celery-beat", "huey-periodic") == [
+        {
+            "name": "celery-beat",
+            "state": "RUNNING",
+            "pid": 21,
+            "starting": False,
+            "defined": True,
+            "autostart": False,
+            "log": "/var/log/shop/celery-beat.log",
+        },
+        {
+            "name": "huey-periodic",
+            "state": "",
+            "pid": 0,
+            "starting": False,
+            "defined": False,
+            "autostart": False,
+            "log": "",
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "starting"),
+    [
+        ("/bin/sh /usr/local/lib/shop/huey-periodic", True),
+        ("/bin/sh -eu /usr/local/lib/shop/huey-periodic", True),
+        ("/bin/sh /usr/local/lib/library/huey-periodic", False),
+        ("huey_consumer shop.huey", False),
+        ("", False),
+    ],
+)
+def test_a_program_is_starting_while_it_is_its_launcher(
+    host: Host, command: str, starting: bool
+) -> None:
+    host.program("huey-periodic", "shop")
+    host.run(21, cmdline(command))
+    host.supervise("huey-periodic", "RUNNING", 21)
+    assert [one["starting"] for one in host.states("huey-periodic")] == [starting]
+    assert bool(host.kinds()) == command.startswith("huey")
+
+
+def test_a_program_that_ends_meanwhile_is_not_starting(host: Host) -> None:
+    host.supervise("huey-periodic", "RUNNING", 21)
+    assert [one["starting"] for one in host.states("huey-periodic")] == [False]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[fcgi-program:web]\nsocket=tcp://127.0.0.1:8000\n", ["web"]),
+        ('[program:a]\ncommand=a\n[program:b]\nenvironment=A="%%x",B=c\n', ["a", "b"]),
+        ("[eventlistener:mail]\ncommand=x\n[group:all]\nprograms=a\n", []),
+        ("[program:a]\ncommand=x\nthis is no option\n", ["a"]),
+        ("no section\n", []),
+        ("", []),
+    ],
+)
+def test_programs_are_read_from_every_file(host: Host, text: str, names: list[str]) -> None:
+    (host.programs / "file.conf").write_text(text)
+    (host.programs / "note.txt").write_text("[program:not-read]\n")
+    assert list(census.read_programs(host.programs)) == names
+
+
+def test_a_host_without_supervisord_has_no_programs(host: Host) -> None:
+    host.programs.rmdir()
+    assert census.read_programs(host.programs) == {}
+
+
 # --- Secrets ------------------------------------------------------------------------------------
 
 
@@ -600,11 +764,13 @@ def test_secrets_and_unprintable_characters_are_not_shown(
 SHOWN = """MainPID=0
 LoadState=masked
 ActiveState=inactive
+SubState=dead
 UnitFileState=masked
 
 MainPID=46
 LoadState=loaded
-ActiveState=active
+ActiveState=activating
+SubState=start-pre
 UnitFileState=enabled
 
 MainPID=0
@@ -617,11 +783,11 @@ UnitFileState=
 def test_unit_states_are_read_in_the_order_asked_for() -> None:
     units = ["celery-beat.service", "ssh.service", "nope.service"]
     assert census.systemctl_show(units)[-3:] == units
-    keys = ("name", "load", "active", "enabled", "main_pid")
+    keys = ("name", "load", "active", "enabled", "main_pid", "starting")
     assert [tuple(state[key] for key in keys) for state in census.parse_units(units, SHOWN)] == [
-        ("celery-beat.service", "masked", "inactive", "masked", 0),
-        ("ssh.service", "loaded", "active", "enabled", 46),
-        ("nope.service", "not-found", "inactive", "", 0),
+        ("celery-beat.service", "masked", "inactive", "masked", 0, False),
+        ("ssh.service", "loaded", "activating", "enabled", 46, True),
+        ("nope.service", "not-found", "inactive", "", 0, False),
     ]
 
 
@@ -671,7 +837,7 @@ def real_schedulers(session: int) -> list[Any]:
     members = shlex.split(
         subprocess.check_output(["ps", "-s", str(session), "-o", "pid="], text=True)
     )
-    found = census.take_census("shop")["schedulers"]
+    found = census.take_census("shop", {}, {}, {})["schedulers"]
     return [one for one in found if str(one["pid"]) in members]
 
 

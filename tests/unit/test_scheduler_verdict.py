@@ -10,6 +10,8 @@ scheduler_verdict = load("filter/scheduler_verdict").FilterModule().filters()["s
 processes = load("module_utils/scheduler_processes")
 
 UNIT = "celery-beat.service"
+SUPERVISORD = {"worker1": "supervisord"}
+LOG = "/var/log/shop/celery-beat.log"
 BEAT = "celery -A shop beat"
 
 
@@ -41,6 +43,7 @@ def census(
     active: str = "inactive",
     enabled: str = "masked",
     main_pid: int = 0,
+    starting: bool = False,
 ) -> dict[str, Any]:
     """Return a host's answer; its unit is masked unless something else is said."""
     unit = {
@@ -49,8 +52,36 @@ def census(
         "active": active,
         "enabled": enabled,
         "main_pid": main_pid,
+        "starting": starting,
     }
-    return {"changed": False, "schedulers": list(schedulers), "other_stacks": [], "units": [unit]}
+    return {
+        "changed": False,
+        "schedulers": list(schedulers),
+        "other_stacks": [],
+        "units": [unit],
+        "programs": [program()],
+        "foreign_units": {},
+    }
+
+
+def program(state: str = "", pid: int = 0, **other: Any) -> dict[str, Any]:
+    """Return supervisord's word on celery-beat; it is not defined unless it has a state."""
+    return {
+        "name": "celery-beat",
+        "state": state,
+        "pid": pid,
+        "starting": False,
+        "defined": bool(state),
+        "autostart": bool(state),
+        "log": LOG if state else "",
+        **other,
+    }
+
+
+def supervised(*more: dict[str, Any], pid: int = 100) -> dict[str, Any]:
+    """Return the answer of a host whose program schedules; systemd's unit is masked."""
+    one = beat(pid, "supervisor.service", program="celery-beat")
+    return {**census(one, *more), "programs": [program("RUNNING", pid)]}
 
 
 def running(*more: dict[str, Any]) -> dict[str, Any]:
@@ -84,9 +115,17 @@ def test_a_dead_host_need_not_answer() -> None:
     assert verdict(dead=["worker2"], worker1=running(), worker2=None) == []
 
 
-def test_a_scheduler_under_supervisord_is_right() -> None:
-    supervised = {**census(beat(7, "supervisor.service", program="celery-beat")), "units": []}
-    assert verdict(worker1=supervised, worker2=census()) == []
+@pytest.mark.parametrize("managers", [{}, SUPERVISORD])
+def test_a_scheduler_under_supervisord_is_right(managers: dict[str, str]) -> None:
+    hosts = {"worker1": supervised(), "worker2": census()}
+    assert scheduler_verdict(hosts, ["worker1"], managers=managers) == []
+
+
+def test_units_and_programs_of_another_stack_do_not_count() -> None:
+    other = census(load="loaded", active="active", enabled="enabled", main_pid=9)
+    other["programs"] = [program("RUNNING", 10)]
+    other["foreign_units"] = {"celery-beat": "library"}
+    assert verdict(worker1=running(), worker2=other) == []
 
 
 # --- None runs ----------------------------------------------------------------------------------
@@ -125,6 +164,11 @@ def test_a_scheduler_under_supervisord_is_right() -> None:
             "`systemctl cat celery-beat` there.",
         ),
         (
+            {"load": "loaded", "active": "activating", "enabled": "enabled", "starting": True},
+            "has not finished starting (Huey's scheduler waits for the next minute); ask again, or "
+            "see `journalctl -u celery-beat` on worker1.",
+        ),
+        (
             {"load": "loaded", "active": "deactivating", "enabled": "enabled"},
             "is deactivating; see `journalctl -u celery-beat` on worker1.",
         ),
@@ -139,6 +183,63 @@ def test_no_scheduler_is_told_with_its_unit_and_journal(state: dict[str, str], w
     assert verdict(worker1=census(**state), worker2=census()) == [  # type: ignore[arg-type]
         f"No scheduler runs anywhere, and worker1 must run it: celery-beat.service {why}"
     ]
+
+
+def test_the_unit_that_is_there_is_told_before_those_that_are_not() -> None:
+    answer = census(load="not-found", enabled="")
+    answer["units"].append({**answer["units"][0], "name": "huey-periodic.service"})
+    answer["units"][1].update(load="masked", enabled="masked")
+    assert "celery-beat.service is not found" in verdict(worker1=answer)[0]
+    answer["units"][1].update(load="loaded", active="failed")
+    assert "huey-periodic.service has failed" in verdict(worker1=answer)[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (program(), "is not defined on worker1; deploy it with `ansible-playbook site.yml`."),
+        (
+            program(defined=True),
+            "is not loaded; see `systemctl status supervisor` on worker1 and "
+            "`supervisorctl update` there.",
+        ),
+        (
+            program("FATAL"),
+            f"has failed; see {LOG} on worker1 and `supervisorctl start celery-beat` there.",
+        ),
+        (
+            program("STOPPED", log=""),
+            "is stopped; see its log on worker1 and `supervisorctl start celery-beat` there.",
+        ),
+        (
+            program("EXITED"),
+            f"has ended; see {LOG} on worker1 and `supervisorctl start celery-beat` there.",
+        ),
+        (program("BACKOFF"), f"is starting again and again; see {LOG} on worker1."),
+        (
+            program("RUNNING", 9),
+            f"runs but schedules nothing; see {LOG} on worker1 and `supervisorctl status` there.",
+        ),
+        (
+            program("RUNNING", 9, starting=True),
+            "has not finished starting (Huey's scheduler waits for the next minute); ask again, or "
+            f"see {LOG} on worker1.",
+        ),
+        (program("STOPPING", 9), f"is STOPPING; see {LOG} on worker1."),
+    ],
+)
+def test_no_scheduler_is_told_with_its_program_and_log(state: dict[str, Any], why: str) -> None:
+    hosts = {"worker1": {**census(), "programs": [state]}, "worker2": census()}
+    assert scheduler_verdict(hosts, ["worker1"], managers=SUPERVISORD) == [
+        "No scheduler runs anywhere, and worker1 must run it: supervisord's program celery-beat "
+        f"{why}"
+    ]
+
+
+def test_a_scheduler_that_runs_elsewhere_is_not_the_program() -> None:
+    hosts = {"worker1": census(beat(200, None)), "worker2": census()}
+    problem, _ = scheduler_verdict(hosts, ["worker1"], managers=SUPERVISORD)
+    assert problem.startswith("No scheduler runs as its program on worker1, which must run it: ")
 
 
 def test_no_scheduler_where_systemd_does_not_answer() -> None:
@@ -196,6 +297,91 @@ def test_of_two_in_one_unit_the_main_process_stays(surplus: int) -> None:
         f"{surplus} of user shop, `celery -A shop beat`, started by celery-beat.service; "
         f"stop it with `kill {surplus}` on worker1."
     ]
+
+
+@pytest.mark.parametrize(
+    ("managers", "stays", "goes", "cure"),
+    [
+        (
+            SUPERVISORD,
+            "pid 200 of supervisord's program celery-beat",
+            "pid 100 of user shop, `celery -A shop beat`, started by celery-beat.service",
+            "`systemctl disable --now celery-beat`",
+        ),
+        (
+            {},
+            "pid 100 of celery-beat.service",
+            "pid 200 of user shop, `celery -A shop beat`, started by supervisord's program "
+            "celery-beat",
+            "`supervisorctl stop celery-beat`",
+        ),
+    ],
+)
+def test_of_two_under_two_managers_the_chosen_ones_stays(
+    managers: dict[str, str], stays: str, goes: str, cure: str
+) -> None:
+    answer = running(*supervised(pid=200)["schedulers"])
+    answer["programs"] = [program("RUNNING", 200)]
+    assert scheduler_verdict({"worker1": answer}, ["worker1"], managers=managers) == [
+        f"worker1 runs more than one scheduler: beside {stays} also {goes}; run site.yml, which "
+        f"leaves one, or {cure} on worker1."
+    ]
+
+
+def test_a_scheduler_started_by_hand_beside_the_program_is_told() -> None:
+    hosts = {"worker1": supervised(beat(200, None, user="root"))}
+    assert scheduler_verdict(hosts, ["worker1"], managers=SUPERVISORD) == [
+        "worker1 runs more than one scheduler: beside pid 100 of supervisord's program celery-beat "
+        "also pid 200 of user root, `celery -A shop beat`, started by hand; stop it with "
+        "`kill 200` on worker1."
+    ]
+
+
+@pytest.mark.parametrize("surplus", [20, 200])
+def test_of_two_in_one_program_its_process_stays(surplus: int) -> None:
+    answer = supervised(beat(surplus, "supervisor.service", program="celery-beat"))
+    answer["schedulers"].sort(key=lambda one: one["pid"])
+    (problem,) = scheduler_verdict({"worker1": answer}, ["worker1"], managers=SUPERVISORD)
+    assert f"beside pid 100 of supervisord's program celery-beat also pid {surplus}" in problem
+    assert problem.endswith(f"stop it with `kill {surplus}` on worker1.")
+
+
+def test_a_scheduler_that_supervisord_lost_is_told() -> None:
+    hosts = {"worker1": supervised(beat(200, "supervisor.service"))}
+    assert scheduler_verdict(hosts, ["worker1"], managers=SUPERVISORD) == [
+        "worker1 runs more than one scheduler: beside pid 100 of supervisord's program celery-beat "
+        "also pid 200 of user shop, `celery -A shop beat`, left in supervisor.service by no "
+        "program of it; stop it with `kill 200` on worker1."
+    ]
+
+
+def test_a_scheduler_in_a_program_of_nobodys_is_told_with_that_program() -> None:
+    stray = beat(200, "supervisor.service", program="old:beat")
+    assert verdict(worker1=running(), web1=census(stray)) == [
+        "A second scheduler runs on web1, started by supervisord's program old:beat: pid 200 of "
+        "user shop, `celery -A shop beat`; stop it with `supervisorctl stop old:beat` on web1 and "
+        "take that program away."
+    ]
+
+
+def test_a_program_of_a_worker_that_schedules_is_told_with_the_option() -> None:
+    place: dict[str, Any] = {"unit": "supervisor.service", "program": "huey-worker"}
+    assert verdict(worker1=running(), worker2=census({**huey(200), **place})) == [
+        "A second scheduler runs on worker2, started by supervisord's program huey-worker: pid 200 "
+        "of user shop, `huey_consumer shop.huey`; add --no-periodic to supervisord's program "
+        "huey-worker and restart that on worker2."
+    ]
+    place["program"] = "celery-worker"
+    assert verdict(worker1=running(), worker2=census({**embedded(200), **place})) == [
+        "A second scheduler runs inside a worker on worker2, started by supervisord's program "
+        "celery-worker: pid 200 of user shop, `celery -A shop worker -B`; take its option for beat "
+        "out of supervisord's program celery-worker and restart that on worker2."
+    ]
+
+
+def test_a_huey_scheduler_that_supervisord_lost_is_stopped_gracefully() -> None:
+    (problem,) = verdict(worker1=running(), worker2=census(huey(200, "supervisor.service")))
+    assert problem.endswith("`huey_consumer shop.huey`; stop it with `kill -INT 200` on worker2.")
 
 
 def test_a_scheduler_in_a_foreign_unit_is_told_with_that_unit() -> None:
@@ -272,10 +458,37 @@ def test_a_scheduler_is_wrong_anywhere_if_the_stack_wants_none() -> None:
 
 
 def test_a_supervised_scheduler_on_the_wrong_host_is_stopped_by_its_manager() -> None:
-    supervised = {**census(beat(7, "supervisor.service", program="celery-beat")), "units": []}
-    (problem,) = verdict(worker1=running(), worker2=supervised)
-    assert problem.startswith("celery-beat schedules on worker2, which must not: pid 7 of user")
-    assert problem.endswith("or `supervisorctl stop celery-beat` on worker2.")
+    assert verdict(worker1=running(), worker2=supervised()) == [
+        "supervisord's program celery-beat schedules on worker2, which must not: pid 100 of user "
+        "shop, `celery -A shop beat`; run site.yml, which removes it, or "
+        "`supervisorctl stop celery-beat` on worker2."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lurking", "threat"),
+    [
+        (program("STOPPED"), "it is STOPPED now but would start with supervisord"),
+        (program("FATAL"), "it is FATAL now but would start with supervisord"),
+        (
+            program("STOPPED", autostart=False),
+            "it is STOPPED now but could be started, though not by itself",
+        ),
+        (
+            program(defined=True, autostart=True),
+            "it is not loaded now but would start with supervisord",
+        ),
+        (
+            program("RUNNING", 9, defined=False, autostart=False),
+            "it is RUNNING now but could be started, though not by itself",
+        ),
+    ],
+)
+def test_a_program_where_none_may_be_is_told(lurking: dict[str, Any], threat: str) -> None:
+    assert verdict(worker1=running(), worker2={**census(), "programs": [lurking]}) == [
+        f"supervisord's program celery-beat is defined on worker2, which must not schedule: "
+        f"{threat}; run site.yml, which removes it."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Groups and choices in, service specs out."""
 
+import socket
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,10 @@ def choices(*groups: str, **more: Any) -> dict[str, Any]:
         "custom_commands": {},
         "app_wsgi": "shop.wsgi:application",
         "app_asgi": "",
+        "wait_for_broker": 0,
+        "broker_url": "",
+        "app_manage": "python manage.py",
+        "app_huey": "",
         "celery_app": "shop",
         "web_listen": "127.0.0.1:8000",
     }
@@ -33,6 +40,10 @@ def choices(*groups: str, **more: Any) -> dict[str, Any]:
 def services(*groups: str, **more: Any) -> dict[str, dict[str, Any]]:
     found = specs.service_specs(choices(*groups, **more))["services"]
     return {one["name"]: one for one in found}
+
+
+def huey(*groups: str, **more: Any) -> dict[str, dict[str, Any]]:
+    return services(*groups, task_queue="huey", **more)
 
 
 def absent(*groups: str, **more: Any) -> list[str]:
@@ -66,6 +77,92 @@ def test_no_task_queue_leaves_the_web_server_alone() -> None:
     names = services("web", "workers", "scheduler", "flower", task_queue="none")
     assert list(names) == ["web"]
     assert "celery-beat" in absent("scheduler", task_queue="none")
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [
+        (["workers"], ["huey-worker"]),
+        (["scheduler"], ["huey-periodic"]),
+        (["web", "workers", "scheduler", "flower"], ["web", "huey-worker", "huey-periodic"]),
+    ],
+)
+def test_a_group_brings_hueys_services(groups: list[str], names: list[str]) -> None:
+    assert list(huey(*groups)) == names
+
+
+def test_the_schedulers_of_the_other_queue_may_run_nowhere() -> None:
+    both = ["celery-beat", "huey-periodic"]
+    assert absent("workers", task_queue="huey") == both
+    assert absent("workers", "scheduler", task_queue="huey") == ["celery-beat"]
+    assert absent("workers", "scheduler", task_queue="celery") == ["huey-periodic"]
+
+
+def test_a_queue_needs_none_of_the_other_queues_choices() -> None:
+    for queue, foreign in (("huey", ("celery_", "flower_")), ("celery", ("huey_", "app_huey"))):
+        given = choices("web", "workers", "scheduler", task_queue=queue)
+        own = {name: value for name, value in given.items() if not name.startswith(foreign)}
+        if queue == "celery":
+            own["groups"] = [*own["groups"], "flower"]
+        assert len(specs.service_specs(own)["services"]) == (3 if queue == "huey" else 4)
+
+
+def test_only_one_huey_consumer_schedules() -> None:
+    found = huey("workers", "scheduler")
+    assert "--no-periodic" in found["huey-worker"]["argv"]
+    assert "--no-periodic" not in found["huey-periodic"]["argv"]
+    assert [one["name"] for one in found.values() if one["scheduler"]] == ["huey-periodic"]
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ({}, ["/opt/shop/current/.venv/bin/python", "manage.py", "run_huey"]),
+        ({"app_manage": "/srv/manage"}, ["/srv/manage", "run_huey"]),
+        ({"app_huey": "shop.q"}, ["/opt/shop/current/.venv/bin/huey_consumer", "shop.q"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["huey-worker", "huey-periodic"])
+def test_huey_is_run_by_django_or_by_its_own_command(
+    name: str, given: dict[str, str], command: list[str]
+) -> None:
+    argv = huey("workers", "scheduler", **given)[name]["argv"]
+    assert argv[: len(command)] == command
+
+
+@pytest.mark.parametrize(
+    ("workers", "argument"),
+    [
+        (0, ["--workers", "0", "--worker-type", "thread"]),
+        (3, ["--workers", "3", "--worker-type", "process"]),
+    ],
+)
+def test_hueys_scheduler_is_one_process_unless_it_works_too(
+    workers: int, argument: list[str]
+) -> None:
+    given: dict[str, Any] = {"huey_worker_type": "process", "huey_periodic_workers": workers}
+    argv = huey("scheduler", **given)["huey-periodic"]["argv"]
+    assert argv[-4:] == argument
+
+
+def test_huey_is_asked_to_stop_in_the_way_that_lets_tasks_end() -> None:
+    for one in huey("workers", "scheduler", huey_stop_timeout="600").values():
+        assert (one["stop_signal"], one["stop_timeout"]) == ("INT", 600)
+
+
+@pytest.mark.parametrize(("second", "start"), [(0, 5), (4, 5), (5, 5), (6, 65), (30, 65), (59, 65)])
+def test_hueys_scheduler_starts_five_seconds_after_the_full_minute(
+    second: int, start: int, tmp_path: Path
+) -> None:
+    one = huey("scheduler")["huey-periodic"]
+    (wait,) = one["before"]
+    # The real line, among programs that tell this time and do not sleep.
+    for name, line in (("date", f"echo {1_800_000_000 + second}"), ("sleep", 'echo "$1"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    slept = subprocess.check_output(wait, env={"PATH": str(tmp_path)}, text=True)
+    assert second + int(slept) == start
+    assert one["start_timeout"] > 60
 
 
 def test_every_pool_is_a_service_and_default_has_no_suffix() -> None:
@@ -144,6 +241,59 @@ def test_no_secret_is_in_any_command() -> None:
     assert "hunter2" not in str(specs.service_specs(given))
 
 
+@pytest.mark.parametrize("queue", ["celery", "huey"])
+def test_nothing_waits_for_the_broker_unless_it_is_asked_to(queue: str) -> None:
+    given = {"task_queue": queue, "broker_url": "redis://:hunter2@10.0.0.1/0"}
+    free = services("web", "workers", "scheduler", **given)
+    waiting = services("web", "workers", "scheduler", **given, wait_for_broker="30")
+    for name, one in waiting.items():
+        own = len(one["before"]) - len(free[name]["before"])
+        assert own == (0 if name == "web" else 1)
+        assert one["start_timeout"] == free[name]["start_timeout"] + (30 if own else 0)
+        assert "hunter2" not in str(one)
+
+
+def test_waiting_for_the_broker_ends_when_its_port_opens_and_fails_when_it_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"redis://:pw@127.0.0.1:{server.getsockname()[1]}/0"
+        given: dict[str, Any] = {"wait_for_broker": 1, "broker_url": url}
+        (wait,) = services("workers", **given)["celery-worker"]["before"]
+        assert subprocess.run(wait, check=False).returncode == 0
+    assert subprocess.run(wait, check=False).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://:pw@10.0.0.1:6380/0", ("10.0.0.1", 6380)),
+        ("rediss://:pw@broker/0?ssl_cert_reqs=required", ("broker", 6379)),
+        ("amqp://shop:p%2Fw@[fd00::1]/shop", ("fd00::1", 5672)),
+        ("amqps://shop:pw@broker//", ("broker", 5671)),
+        ("sentinel://:pw@h1:26380/0;sentinel://:pw@h2:26380/0", ("h1", 26380)),
+        ("sqlite:////var/lib/shop/huey.sqlite3", None),
+        ("memory://", None),
+    ],
+)
+def test_the_brokers_address_is_read_from_its_url(url: str, address: Any) -> None:
+    assert specs.broker_address(url) == address
+
+
+def test_a_password_that_breaks_the_url_is_not_repeated() -> None:
+    with pytest.raises(specs.AnsibleFilterError, match="no valid port") as caught:
+        specs.broker_address("redis://:hunter2/x@broker:6379/0")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_events_camera_runs_where_it_is_wanted() -> None:
+    assert "celery-events" not in services("scheduler")
+    found = services("scheduler", celery_events_camera="shop.Camera", celery_events_frequency=1.5)
+    assert list(found) == ["celery-events", "celery-beat"]
+    argv = found["celery-events"]["argv"]
+    assert argv[argv.index("--camera") + 1] == "shop.Camera"
+    assert argv[argv.index("--frequency") + 1] == "1.5"
+    assert "--pidfile=" in argv
+
+
 def test_flower_is_private_and_persistent() -> None:
     argv = services("flower")["flower"]["argv"]
     assert "--address=127.0.0.1" in argv
@@ -176,6 +326,13 @@ def test_a_custom_command_keeps_the_supervision(command: Any, program: str) -> N
     assert own["argv"][0] == program
     assert own["stop_timeout"] == usual["stop_timeout"]
     assert own["ready"] == []
+
+
+def test_a_custom_scheduler_still_waits_for_its_second() -> None:
+    custom = {"huey-periodic": "python manage.py run_huey --workers 1"}
+    own = huey("scheduler", custom_commands=custom)["huey-periodic"]
+    assert own["argv"][-2:] == ["--workers", "1"]
+    assert (own["stop_signal"], own["scheduler"], len(own["before"])) == ("INT", True, 1)
 
 
 def test_a_service_starts_after_the_broker_only_where_that_is_local() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from loading import load
 
-verdict = load("filter/service_verdict").service_verdict
+filters = load("filter/service_verdict")
+verdict, foreign_services = filters.service_verdict, filters.foreign_services
 
 GOOD_SET: dict[str, Any] = {
     **dict.fromkeys(("started", "written", "enabled", "pruned", "masked"), ()),
@@ -27,7 +28,9 @@ def fleet(host: str = "worker1", **probes: Any) -> dict[str, dict[str, Any]]:
         "worker1": {"set": GOOD_SET, "ping": PING},
     }
     good[host] = {**good[host], **probes}
-    return good
+    return {
+        name: {"log": "`journalctl -u '{}'`", "prefix": "", **one} for name, one in good.items()
+    }
 
 
 def test_a_good_fleet_gets_no_sentence() -> None:
@@ -78,7 +81,7 @@ def test_a_wrong_answer_is_said(what: str, answer: dict[str, Any], words: str) -
     (problem,) = verdict(fleet("web1", **{what: {"wanted": [200], **answer}}), NODES)
     assert problem.startswith(f"web1: {what} ")
     assert words in problem
-    assert f"journalctl -u {what}" in problem
+    assert f"`journalctl -u '{what}'`" in problem
 
 
 def test_a_silent_worker_is_named_by_its_host() -> None:
@@ -92,3 +95,67 @@ def test_no_answer_at_all_gives_the_reason(stdout: str | None) -> None:
     problems = verdict(fleet(ping=ping), NODES)
     assert len(problems) == 2
     assert "OperationalError: refused" in problems[1]
+
+
+def test_under_supervisord_the_log_is_a_file() -> None:
+    log = {"log": "/var/log/shop/{}.log", "prefix": "shop-"}
+    stopped = {**GOOD_SET, "started": ["shop-web"]}
+    refused = {"wanted": [200], "status": 503, "url": "http://a/"}
+    problems = verdict(fleet("web1", set=stopped, web=refused, **log), NODES)
+    assert problems == [
+        "web1: shop-web does not run; look at /var/log/shop/shop-web.log on web1, then run "
+        "site.yml, or the playbook services, to put it right.",
+        "web1: web answers 503 at http://a/; look at /var/log/shop/shop-web.log.",
+    ]
+    (problem,) = verdict(fleet(ping={"stdout": "{}", "stderr": ""}, **log), NODES)
+    assert "look at /var/log/shop/shop-celery-worker*.log on worker1" in problem
+
+
+def test_a_program_is_named_once() -> None:
+    changed = {
+        **GOOD_SET,
+        "restarted": {"web": "its file changed"},
+        "written": ["/etc/supervisor/conf.d/web.conf", "/usr/local/lib/shop/web"],
+    }
+    assert len(verdict(fleet(set=changed), NODES)) == 1
+
+
+def test_a_silent_worker_is_looked_for_where_its_own_manager_logs() -> None:
+    hosts = fleet()
+    hosts["worker2"] = {"log": "/var/log/shop/{}.log", "prefix": ""}
+    (problem,) = verdict(hosts, [*NODES, "mail@worker2"])
+    assert "/var/log/shop/celery-worker*.log on worker2" in problem
+
+
+HUEY = {"task": "shop.tasks.ping", "seconds": 30, "rc": 0, "stderr": ""}
+
+
+def test_a_task_that_came_back_through_huey_gets_no_sentence() -> None:
+    assert verdict(fleet(huey=HUEY), NODES) == []
+    assert verdict(fleet(huey={**HUEY, "skipped": True, "rc": None}), NODES) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"rc": 1, "stderr": "Traceback\nhuey.exceptions.ResultTimeout: timed out\n"}, "timed out"),
+        ({"rc": 1, "stderr": ""}, "no reason given"),
+        ({"rc": None, "msg": "No such file: shop-shell"}, "No such file: shop-shell"),
+    ],
+)
+def test_a_task_that_did_not_come_back_is_told_with_the_error(
+    answer: dict[str, Any], reason: str
+) -> None:
+    (problem,) = verdict(fleet(huey={**HUEY, **answer}), NODES)
+    assert problem.startswith(
+        "worker1: the Huey task shop.tasks.ping did not come back within 30 s: "
+    )
+    assert problem.endswith(f"{reason}; look at `journalctl -u 'huey-worker'` on the workers.")
+
+
+def test_a_service_of_another_stack_is_told_with_the_prefix() -> None:
+    censuses = {"web1": {"foreign_units": {"web": "library"}}, "web2": {"foreign_units": {}}}
+    assert foreign_services({**censuses, "web3": None, "web4": {}}, "shop") == [
+        "web1: the service web belongs to the stack library: set stack_unit_prefix, so that the "
+        "stacks library and shop can share this host."
+    ]

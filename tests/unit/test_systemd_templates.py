@@ -12,7 +12,6 @@ STACK: dict[str, Any] = {
     "name": "shop",
     "prefix": "",
     "user": "shop",
-    "home": "/opt/shop",
     "current": "/opt/shop/current",
     "state_dir": "/var/lib/shop",
     "env_file": "/etc/shop/shop.env",
@@ -100,6 +99,16 @@ def test_a_service_restarts_for_its_environment_and_release() -> None:
     assert units["celery-worker.service"]["newer_than"] == [
         "/etc/shop/shop.env",
         "/opt/shop/current",
+    ]
+
+
+def test_what_comes_before_runs_in_order_and_word_by_word() -> None:
+    before = [["/bin/sh", "-c", "sleep $((65 - $(date +%s) % 60))"], ["/bin/true"]]
+    found = specs.service_specs(choices("workers"))["services"]
+    result = action.render_systemd(STACK, [{**found[0], "before": before}], [], HOST)
+    assert [one for one in lines(result["files"][1]["content"]) if "ExecStartPre" in one] == [
+        'ExecStartPre=/bin/sh -c "sleep $$((65 - $$(date +%%s) %% 60))"',
+        "ExecStartPre=/bin/true",
     ]
 
 

@@ -10,6 +10,7 @@ from loading import load
 FILTERS: dict[str, Callable[..., str]] = load("filter/urls").FilterModule().filters()
 broker_url = FILTERS["broker_url"]
 database_url = FILTERS["database_url"]
+rabbitmq_api_url = FILTERS["rabbitmq_api_url"]
 
 AWKWARD = [
     "plain",
@@ -47,6 +48,17 @@ def test_rabbitmq_clients_read_user_password_and_vhost(text: str) -> None:
     assert path_of(url) == text
 
 
+@pytest.mark.parametrize("password", AWKWARD)
+def test_sentinel_clients_read_each_host_and_the_password(password: str) -> None:
+    joined = broker_url("sentinel", ["10.0.0.5", "fd00::6"], 26379, password, database=2)
+    urls = [urlsplit(url) for url in joined.split(";")]
+    assert [(url.scheme, url.hostname, url.port) for url in urls] == [
+        ("sentinel", "10.0.0.5", 26379),
+        ("sentinel", "fd00::6", 26379),
+    ]
+    assert {(unquote(url.password or ""), url.path) for url in urls} == {(password, "/2")}
+
+
 @pytest.mark.parametrize("text", AWKWARD)
 def test_postgresql_clients_read_user_password_and_name(text: str) -> None:
     url = urlsplit(database_url("postgresql", text, host="db", user=text, password=text))
@@ -77,6 +89,13 @@ def test_sqlite_keeps_the_absolute_path(path: str) -> None:
             broker_url("rabbitmq", "b", 5671, "p", user="u", vhost="shop", tls=True),
             "amqps://u:p@b:5671/shop",
         ),
+        (broker_url("sentinel", "b", 26379, "p"), "sentinel://:p@b:26379/0"),
+        (
+            broker_url("sentinel", ["b", "c"], 26379, "p;w"),
+            "sentinel://:p%3Bw@b:26379/0;sentinel://:p%3Bw@c:26379/0",
+        ),
+        (rabbitmq_api_url("b"), "http://b:15672/api/"),
+        (rabbitmq_api_url("fd00::5", "15673"), "http://[fd00::5]:15673/api/"),
         (
             database_url("postgresql", "shop", host="d", port=5433, user="u", password="p"),
             "postgresql://u:p@d:5433/shop",
@@ -117,7 +136,22 @@ def test_numbers_that_a_template_made_text_are_taken() -> None:
         ),
         (
             lambda: broker_url("kafka", "b", 1, "p"),
-            "broker_url: broker is 'kafka', not 'redis' or 'rabbitmq'",
+            "broker_url: broker is 'kafka', not one of redis, sentinel, rabbitmq",
+        ),
+        (
+            lambda: broker_url("redis", ["a", "b"], 6379, "p"),
+            "broker_url: only a Sentinel has several hosts, not 'redis'",
+        ),
+        (lambda: broker_url("sentinel", [], 26379, "p"), "broker_url: host is empty"),
+        (lambda: broker_url("sentinel", ["a", ""], 26379, "p"), "broker_url: host is empty"),
+        (
+            lambda: broker_url("sentinel", ["a"], 26379, "p", tls=True),
+            "broker_url: tls is not part of a Sentinel's URL",
+        ),
+        (lambda: rabbitmq_api_url(""), "rabbitmq_api_url: host is empty"),
+        (
+            lambda: rabbitmq_api_url("b", 0),
+            "rabbitmq_api_url: port is 0, not a number of 1 to 65535",
         ),
         (
             lambda: broker_url("redis", "b", 0, "p"),

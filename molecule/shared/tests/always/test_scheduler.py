@@ -1,0 +1,117 @@
+"""Exactly one scheduler: by census, by the process table, and by the ticks themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from fleet import OTHERS, PERIODIC, PERIODIC_ARGV, SCHEDULER, STACK, Fleet, Page, manager, wait_for
+
+
+def sent(tick: dict[str, str]) -> datetime:
+    return datetime.fromisoformat(tick["sent"])
+
+
+def test_exactly_one_scheduler_runs_by_census(fleet: Fleet) -> None:
+    result = fleet.playbook("verify")
+    assert result.returncode == 0, result.stdout
+    assert f"Exactly one scheduler runs, on {SCHEDULER}" in result.stdout
+
+
+def test_exactly_one_scheduler_runs_by_ps(fleet: Fleet) -> None:
+    """Counted without our own census, which could be wrong in the same way twice."""
+
+    def found() -> list[tuple[str, str]]:
+        return [
+            (name, line)
+            for name, host in fleet.hosts.items()
+            for line in host.check_output("ps -eo args=").splitlines()
+            if re.search(PERIODIC_ARGV, line) and not re.match(r"\S*/(ba)?sh ", line)
+        ]
+
+    assert [name for name, _ in found()] == [SCHEDULER], found()
+
+
+@pytest.mark.only(queue="celery")
+def test_every_second_is_ticked_once_for_20_seconds(page: Page) -> None:
+    time.sleep(20)
+    all_ticks = [tick for tick in page.ticks() if tick["entry"] == "tick-second"]
+    last = sent(all_ticks[0])
+    ticks = [tick for tick in all_ticks if sent(tick) > last - timedelta(seconds=20)]
+    assert {tick["sender_host"] for tick in ticks} == {SCHEDULER}
+    assert len({tick["sender_pid"] for tick in ticks}) == 1, "more than one process sent ticks"
+    sequence = sorted(tick["sequence"] for tick in ticks)
+    assert sequence == list(range(sequence[0], sequence[0] + len(sequence))), "lost or doubled"
+    # Beat's own loop adds some milliseconds to each second.
+    assert 16 <= len(ticks) <= 21, ticks
+
+
+def test_every_minute_is_ticked_once(page: Page) -> None:
+    """By the process that schedules now, since its first tick."""
+
+    def minutes() -> list[datetime]:
+        ticks = [tick for tick in page.ticks() if tick["entry"] == "tick-minute"]
+        own = [t for t in ticks if t["sender_started"] == ticks[0]["sender_started"]]
+        assert {tick["sender_host"] for tick in own} <= {SCHEDULER}, own
+        return sorted(datetime.fromisoformat(tick["scheduled"]) for tick in own)
+
+    wait_for(lambda: len(minutes()) > 1, 150, lambda: f"ticks of the minute: {minutes()}")
+    found = minutes()
+    whole = [found[0] + timedelta(minutes=index) for index in range(len(found))]
+    assert [minute.replace(second=0, microsecond=0) for minute in found] == [
+        minute.replace(second=0, microsecond=0) for minute in whole
+    ]
+
+
+def test_no_tick_was_ever_doubled(page: Page) -> None:
+    """Over the whole life of the fleet, whoever ticked."""
+    ticks = sorted(page.ticks(), key=sent)
+    seconds = [tick for tick in ticks if tick["entry"] == "tick-second"]
+    doubled = [
+        (one, other)
+        for one, other in pairwise(seconds)
+        if sent(other) - sent(one) < timedelta(seconds=0.5)
+        and one["sender_started"] != other["sender_started"]
+    ]
+    assert doubled == []
+    minutes = [tick["scheduled"][:16] for tick in ticks if tick["entry"] == "tick-minute"]
+    assert sorted(set(minutes)) == sorted(minutes)
+
+
+@pytest.mark.only(several_hosts=True)
+def test_a_scheduler_is_masked_where_it_must_not_run(fleet: Fleet) -> None:
+    for name in OTHERS:
+        for unit in ("celery-beat", "huey-periodic"):
+            assert fleet[name].run(f"systemctl is-enabled {unit}").stdout.strip() == "masked"
+            started = fleet[name].run(f"systemctl start {unit}")
+            assert started.failed
+            assert "masked" in started.stderr
+            assert not fleet.service(unit, name).is_defined
+
+
+def test_the_other_queues_scheduler_is_masked_everywhere(fleet: Fleet) -> None:
+    other = {"celery-beat": "huey-periodic", "huey-periodic": "celery-beat"}[PERIODIC]
+    said = fleet[SCHEDULER].run(f"systemctl is-enabled {other}")
+    assert said.stdout.strip() == "masked"
+
+
+def test_a_second_copy_on_the_schedulers_host_is_refused(fleet: Fleet) -> None:
+    """The very command of the manager, while the manager runs it already."""
+    service = fleet.service(PERIODIC, SCHEDULER)
+    if manager(SCHEDULER) == "systemd":
+        found = re.search(r"^ExecStart=(.*?[^\\])$", service.definition, re.MULTILINE | re.DOTALL)
+        assert found
+        command = found.group(1)
+    else:
+        command = f"/usr/local/lib/{STACK}/{PERIODIC}"
+    said = fleet[SCHEDULER].run(f"{STACK}-shell timeout 90 {command}")
+    assert said.rc == 75, said
+
+
+def test_the_page_knows_the_scheduler(page: Page) -> None:
+    active = [one for one in page.json("/api/ticks?limit=1")["schedulers"] if one["active"]]
+    assert [one["host"] for one in active] == [SCHEDULER], json.dumps(active)

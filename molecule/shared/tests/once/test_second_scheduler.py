@@ -1,0 +1,113 @@
+"""Against every second scheduler: by hand, on a clone, by a move."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from fleet import (
+    INVENTORY,
+    PERIODIC,
+    QUEUE,
+    ROGUE,
+    SCHEDULER,
+    STACK,
+    Fleet,
+    Page,
+    flat,
+    manager,
+    wait_for,
+)
+
+BY_HAND = {
+    "celery": (
+        "celery -A example beat --pidfile= -s /tmp/second",
+        "celery -A example beat",
+    ),
+    "huey": ("python manage.py run_huey", "manage.py run_huey"),
+}[QUEUE]
+
+
+def test_a_second_scheduler_started_by_hand_is_found_and_named(fleet: Fleet) -> None:
+    command, shown = BY_HAND
+    with fleet.started_by_hand(command, shown) as pid:
+        result = fleet.playbook("verify")
+        assert result.returncode != 0, result.stdout
+        said = flat(result.stdout)
+        for word in ("more than one scheduler" if ROGUE == SCHEDULER else "second scheduler",):
+            assert word in said
+        for word in (ROGUE, f"pid {pid}", shown):
+            assert word in said, (word, said)
+    result = fleet.playbook("verify")
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.only(several_hosts=True)
+def test_a_clone_of_the_schedulers_host_refuses_to_schedule(fleet: Fleet) -> None:
+    """The files of the scheduler, carried to another host as a disk image would carry them."""
+    host = fleet[ROGUE]
+    if manager(SCHEDULER) == "systemd":
+        unit = fleet.service(PERIODIC, SCHEDULER).definition
+        clone, path = "clone-of-scheduler.service", "/run/systemd/system/clone-of-scheduler.service"
+        foreign = unit.replace(f"# stack: {STACK}", "")
+        try:
+            host.check_output("mkdir -p /run/systemd/system && printf %%s %s > %s", foreign, path)
+            host.check_output("systemctl daemon-reload")
+            started = host.run(f"systemctl start {clone}")
+            assert started.failed
+            assert "Assertion failed" in started.stderr
+        finally:
+            host.run(f"systemctl stop {clone}; rm -f {path}; systemctl daemon-reload")
+        return
+    launcher = fleet[SCHEDULER].check_output(f"cat /usr/local/lib/{STACK}/{PERIODIC}")
+    try:
+        host.check_output("printf %%s %s > /usr/local/bin/clone", launcher)
+        started = host.run(f"{STACK}-shell timeout 20 sh /usr/local/bin/clone")
+        assert started.rc not in (0, 124), started
+        assert SCHEDULER in started.stderr + started.stdout
+    finally:
+        host.run("rm -f /usr/local/bin/clone")
+
+
+@pytest.fixture
+def moved(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
+    """An inventory in which another worker schedules; afterwards all is as deployed."""
+    inventory = tmp_path / "inventory"
+    shutil.copytree(INVENTORY, inventory)
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
+    hosts["all"]["children"]["scheduler"]["hosts"] = {ROGUE: None}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    yield inventory
+    result = fleet.playbook("services")
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.only(several_hosts=True)
+def test_a_scheduler_that_moves_is_never_two(fleet: Fleet, page: Page, moved: Path) -> None:
+    last = max(datetime.fromisoformat(tick["sent"]) for tick in page.ticks())
+    assert fleet.playbook("services", "--check", inventory=moved).returncode == 0
+    result = fleet.playbook("services", inventory=moved)
+    assert result.returncode == 0, result.stdout
+    assert not fleet.service(PERIODIC, SCHEDULER).is_defined
+    assert fleet.service(PERIODIC, ROGUE).is_running
+    result = fleet.playbook("verify", inventory=moved)
+    assert f"Exactly one scheduler runs, on {ROGUE}" in result.stdout
+
+    def sent_by(host: str) -> list[datetime]:
+        return [
+            moment
+            for tick in page.ticks()
+            if tick["sender_host"] == host
+            and (moment := datetime.fromisoformat(tick["sent"])) > last
+        ]
+
+    wait_for(lambda: sent_by(ROGUE) != [], 90, lambda: "the new scheduler does not tick")
+    assert all(moment < min(sent_by(ROGUE)) for moment in sent_by(SCHEDULER))
+    # What the old inventory says is now a second scheduler's place.
+    result = fleet.playbook("verify")
+    assert result.returncode != 0
+    assert f"on {ROGUE}, which must not" in flat(result.stdout)

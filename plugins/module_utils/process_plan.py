@@ -1,0 +1,213 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""What a reconcile has to do, told from what is wanted and what is there; knows no manager."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+MASK = Path("/dev/null")
+# Enough for the tracebacks of a web worker and of its master, which ends after it.
+LAST_WORDS = 80
+OWNER = re.compile(r"^# stack: (\S+)$", re.MULTILINE)
+
+
+class SetError(Exception):
+    """The set could not be reached; the message is for the operator."""
+
+
+@dataclass
+class Unit:
+    """One wanted unit, as in the module's option `units`."""
+
+    name: str
+    files: list[str]
+    newer_than: list[str] = field(default_factory=list)
+    follows: list[str] = field(default_factory=list)
+    settle: float = 0
+    start_timeout: float = 90
+    ready: list[str] = field(default_factory=list)
+    scheduler: bool = False
+
+
+@dataclass
+class State:
+    """What a manager says of a unit.
+
+    `up`: it runs or is coming up by itself. `enabled`: it comes back after a reboot. `since`: when
+    its process started, seconds since the epoch; None when it has none. `stale`: the manager has
+    not read its file yet.
+    """
+
+    up: bool = False
+    enabled: bool = False
+    since: float | None = None
+    stale: bool = False
+
+
+@dataclass
+class Plan:
+    """What has to be done to get from what is there to what is wanted.
+
+    `write`, `prune`, `mask`, `keep` and `make` hold paths; the others names of units.
+    """
+
+    write: list[str] = field(default_factory=list)
+    prune: list[str] = field(default_factory=list)
+    mask: list[str] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    make: list[str] = field(default_factory=list)
+    enable: list[str] = field(default_factory=list)
+    start: list[str] = field(default_factory=list)
+    restart: dict[str, str] = field(default_factory=dict)
+    reload: bool = False
+
+    def changes(self) -> bool:
+        """Tell whether anything at all has to be done."""
+        return any(vars(self).values())
+
+
+class Manager(Protocol):
+    """What a reconcile asks of a process manager."""
+
+    def files(self) -> dict[str, str]:
+        """Return path -> text of every file on the host that defines a unit, whoever owns it."""
+
+    def unit_of(self, path: str) -> str | None:
+        """Return the unit that the file at `path` defines; None for any other file."""
+
+    def states(self, names: list[str]) -> dict[str, State]:
+        """Return unit name -> state; a unit that the manager does not know may be missing."""
+
+    def check(self, texts: dict[str, str]) -> None:
+        """Raise SetError when one of these files (path -> text) would not be understood."""
+
+    def stop(self, names: list[str]) -> None:
+        """Stop units, wait until they are gone, and keep them from coming back by themselves."""
+
+    def reload(self) -> None:
+        """Read all files anew."""
+
+    def enable(self, names: list[str]) -> None:
+        """Let units come back after a reboot."""
+
+    def restart(self, names: list[str]) -> None:
+        """Start units, those that run anew; whether they come up is what `watch` tells."""
+
+    def watch(self, units: list[Unit]) -> dict[str, str]:
+        """Wait until all units just restarted are up; return name -> last words of those not."""
+
+    def retire(self) -> None:
+        """Clear up after this manager's last unit on the host."""
+
+
+def owner_of(text: str) -> str | None:
+    """Return the stack named in a file's first ten lines, or None when no stack owns it."""
+    found = OWNER.search("\n".join(text.splitlines()[:10]))
+    return found.group(1) if found else None
+
+
+def read_files(directory: Path, suffixes: set[str]) -> dict[str, str]:
+    """Return path -> text of the regular files (not links) in `directory` with such a suffix."""
+    return {
+        str(path): path.read_text(encoding="utf-8", errors="replace")
+        for path in (sorted(directory.iterdir()) if directory.is_dir() else [])
+        if path.suffix in suffixes and path.is_file() and not path.is_symlink()
+    }
+
+
+def write_file(path: Path, text: str, mode: int) -> None:
+    """Replace a file in one step; readers see the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A suffix that no manager reads.
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.chmod(mode)
+    scratch.replace(path)
+
+
+def is_masked(path: Path) -> bool:
+    """Tell whether a unit path is a link to /dev/null, which is how systemd masks a unit."""
+    return path.is_symlink() and path.readlink() == MASK
+
+
+def newest_input(paths: list[str], since: float) -> str | None:
+    """Return the first of `paths` that was changed after `since` (epoch seconds), or None."""
+    for path in map(Path, paths):
+        try:
+            changed = path.lstat().st_mtime
+        except FileNotFoundError:
+            continue
+        if changed > since:
+            return str(path)
+    return None
+
+
+def make_plan(
+    *,
+    stack: str,
+    wanted: dict[str, str],
+    present: dict[str, str],
+    units: list[Unit],
+    states: dict[str, State],
+    masked: list[str],
+    directories: list[str] | None = None,
+) -> Plan:
+    """Compare what is wanted with what is there.
+
+    Args:
+        stack: the owner of the set.
+        wanted: path -> text of every file of the set.
+        present: path -> text of every file of a unit on the host, whoever owns it.
+        units: what must be enabled and running.
+        states: unit name -> state; absent when unknown.
+        masked: paths of the systemd units that must not be able to run.
+        directories: paths that must exist.
+
+    Returns:
+        The plan; nothing has been changed.
+
+    Raises:
+        SetError: a wanted path belongs to another stack.
+    """
+    plan = Plan()
+    claimed = {*wanted, *masked}
+    for path in sorted(claimed & present.keys()):
+        owner = owner_of(present[path])
+        if owner not in (None, stack):
+            raise SetError(
+                f"{path} belongs to the stack {owner}: set stack_unit_prefix, "
+                f"so that the stacks {owner} and {stack} can share this host."
+            )
+        if owner is None:
+            plan.keep.append(path)
+
+    plan.write = [path for path, text in wanted.items() if present.get(path) != text]
+    plan.prune = [
+        path for path, text in present.items() if owner_of(text) == stack and path not in claimed
+    ]
+    plan.mask = [path for path in masked if not is_masked(Path(path))]
+    plan.make = [path for path in directories or [] if not Path(path).is_dir()]
+    plan.reload = any(state.stale for state in states.values())
+
+    for unit in units:
+        now = states.get(unit.name, State())
+        written = [path for path in unit.files if path in plan.write]
+        opened = [name for name in unit.follows if name in plan.start or name in plan.restart]
+        if written or not now.enabled:
+            plan.enable.append(unit.name)
+        if not now.up:
+            plan.start.append(unit.name)
+        elif opened:
+            # systemd refuses to open a socket whose service already runs.
+            plan.restart[unit.name] = f"{opened[0]} is opened anew"
+        elif written:
+            plan.restart[unit.name] = "its file changed"
+        elif now.since is not None:
+            newer = newest_input([*unit.files, *unit.newer_than], now.since)
+            if newer:
+                plan.restart[unit.name] = f"{newer} is newer than the process"
+    return plan

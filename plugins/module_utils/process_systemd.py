@@ -1,0 +1,178 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""systemd, as a reconcile uses it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+UNIT_DIR = Path("/etc/systemd/system")
+SUFFIXES = {".service", ".socket", ".target", ".timer"}
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "NRestarts",
+    "MainPID",
+    "ExecMainStartTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
+)
+
+
+def started_at(status: dict[str, str], now: float, monotonic: float) -> float | None:
+    """Return when a service's process started, as seconds since the epoch; None if it has none.
+
+    systemd tells it in microseconds of CLOCK_MONOTONIC; its wall-clock form has whole seconds
+    only, too coarse to compare with a file's time stamp. `now` and `monotonic` are the two clocks
+    read at the same moment.
+    """
+    if "ExecMainStartTimestampMonotonic" not in status:
+        return None  # A socket or a target.
+    # A unit whose commands before the program still run has no main process, or its former one.
+    began = max(
+        int(status.get(f"{one}TimestampMonotonic") or 0)
+        for one in ("ExecMainStart", "InactiveExit")
+    )
+    return now - (monotonic - began / 1e6)
+
+
+def state_of(status: dict[str, str], now: float, monotonic: float) -> State:
+    """Return what the properties of `systemctl show` mean."""
+    active = status.get("ActiveState")
+    return State(
+        # Also what is just coming up by itself, as after a boot.
+        up=active in ("active", "reloading")
+        or (active == "activating" and status.get("SubState") != "auto-restart"),
+        enabled=status.get("UnitFileState") == "enabled",
+        since=started_at(status, now, monotonic),
+        stale=status.get("NeedDaemonReload") == "yes",
+    )
+
+
+class Systemd:
+    """The few calls to systemd that a reconcile needs; see `process_plan.Manager`."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Keep the module for running commands."""
+        self.module = module
+        self.restarted_at = 0.0
+        self.restarted: dict[str, dict[str, str]] = {}
+
+    def call(self, *args: str) -> tuple[int, str]:
+        """Run systemctl; return its status and what it said."""
+        code, out, err = self.module.run_command(["systemctl", *args])
+        return code, (out + err).strip()
+
+    def must(self, *args: str) -> None:
+        """Run systemctl and raise SetError when it fails."""
+        code, said = self.call(*args)
+        if code:
+            raise SetError(f"systemctl {' '.join(args)} failed: {said}")
+
+    def show(self, names: list[str]) -> dict[str, dict[str, str]]:
+        """Return unit name -> properties."""
+        if not names:
+            return {}
+        code, said = self.call("show", f"--property={','.join(PROPERTIES)}", *names)
+        if code:
+            raise SetError(f"systemd does not answer on this host: {said}")
+        blocks = [
+            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            for block in said.split("\n\n")
+        ]
+        return dict(zip(names, blocks))  # noqa: B905 - strict= needs Python 3.10
+
+    def files(self) -> dict[str, str]:
+        """Return the unit files of the host; drop-ins and links are none."""
+        found: dict[str, str] = read_files(UNIT_DIR, SUFFIXES)
+        return found
+
+    def unit_of(self, path: str) -> str | None:
+        """Return a unit file's name."""
+        return Path(path).name if Path(path).parent == UNIT_DIR else None
+
+    def states(self, names: list[str]) -> dict[str, State]:
+        """Return the states of units."""
+        now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
+        return {name: state_of(one, now, monotonic) for name, one in self.show(names).items()}
+
+    def check(self, texts: dict[str, str]) -> None:
+        """Let systemd read the new files before they replace the old ones."""
+        with tempfile.TemporaryDirectory() as scratch:
+            copies = []
+            for path, text in texts.items():
+                copies.append(Path(scratch) / Path(path).name)
+                copies[-1].write_text(text, encoding="utf-8")
+            # Only the words about the files themselves count: a program or a unit that is not
+            # there yet is found when the service starts.
+            _, out, err = self.module.run_command(
+                ["systemd-analyze", "verify", "--man=no", *map(str, copies)]
+            )
+            wrong = [line for line in (out + err).splitlines() if line.startswith(f"{scratch}/")]
+            if wrong:
+                raise SetError("systemd refuses a unit file:\n" + "\n".join(wrong))
+
+    def stop(self, names: list[str]) -> None:
+        """Stop and disable units; systemd waits for each one's stop time-out at the most."""
+        known = self.show(names)
+        running = [n for n in names if known[n].get("ActiveState") not in ("inactive", "failed")]
+        if running:
+            self.must("stop", *running)
+        for name in names:
+            if known[name].get("LoadState") == "loaded":
+                self.call("disable", name)
+
+    def reload(self) -> None:
+        """Read all unit files anew."""
+        self.must("daemon-reload")
+
+    def enable(self, names: list[str]) -> None:
+        """Renew the links that start units at boot."""
+        self.must("reenable", *names)
+
+    def restart(self, names: list[str]) -> None:
+        """Restart units and wait until systemd calls them started."""
+        self.restarted_at = time.time()
+        self.call("reset-failed", *names)
+        self.call("restart", *names)
+        self.restarted = self.show(names)
+
+    def watch(self, units: list[Unit]) -> dict[str, str]:
+        """Watch units for as long as the slowest one needs to settle."""
+        names = [unit.name for unit in units]
+        deadline = time.monotonic() + max(unit.settle for unit in units)
+        failed: set[str] = set()
+        while True:
+            for name, status in self.show(names).items():
+                before = self.restarted[name]
+                same = all(status.get(key) == before.get(key) for key in ("MainPID", "NRestarts"))
+                if status.get("ActiveState") != "active" or not same:
+                    failed.add(name)
+            if failed or time.monotonic() >= deadline:
+                break
+            time.sleep(0.5)
+        if failed:
+            time.sleep(1)  # Its last words are still on their way to the journal.
+        return {name: self.journal(name) for name in sorted(failed)}
+
+    def journal(self, name: str) -> str:
+        """Return the last lines that a unit logged since it was restarted."""
+        _, out, _ = self.module.run_command(
+            ["journalctl", "--unit", name, "--since", f"@{int(self.restarted_at)}"]
+            + ["--no-pager", "--quiet", "--output", "short-precise"]
+        )
+        # Together with --since, --lines would take the first ones.
+        return "\n".join(str(out).splitlines()[-LAST_WORDS:])
+
+    def retire(self) -> None:
+        """Do nothing: systemd goes on running the host."""
