@@ -17,7 +17,6 @@ author:
 description:
   - Turns what the probes of the role C(verify) registered into one sentence for each thing that
     is wrong.
-  - The filter C(foreign_services) in the same file does so for services that another stack has.
 options:
   _input:
     description:
@@ -57,7 +56,7 @@ def made(probe: Any) -> bool:
 def last_line(result: Mapping[str, Any]) -> str:
     """Return the last line that a failed command wrote to stderr: in Python, the error itself."""
     lines = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
-    return lines[-1] if lines else "no reason given"
+    return lines[-1] if lines else "no answer"
 
 
 def log_of(probes: Mapping[str, Any], service: str) -> str:
@@ -73,8 +72,7 @@ def set_problems(host: str, probes: Mapping[str, Any]) -> list[str]:
         return [f"{host}: the services cannot be compared: {result.get('msg')}"]
     log = f"look at {probes['log']} on {host}, then {AGAIN}"
     problems = [
-        f"{host}: {name} does not run; {log.format(name)}."
-        for name in result.get("started", [])
+        f"{host}: {name} does not run; {log.format(name)}." for name in result.get("started", [])
     ]
     problems += [
         f"{host}: {name} runs with something old: {why}; {AGAIN}."

@@ -90,7 +90,7 @@ class Census(TypedDict):
 class UnitState(TypedDict):
     """What systemd says of a unit, in its own words; `main_pid` is 0 without a process.
 
-    `starting` is true while what the unit runs before its program is not over.
+    `starting` is true until the unit has become its program.
     """
 
     name: str
@@ -265,7 +265,7 @@ def parse_units(units: Sequence[str], shown: str) -> list[UnitState]:
                 active=values.get("ActiveState", ""),
                 enabled=values.get("UnitFileState", ""),
                 main_pid=int(values.get("MainPID", "0")),
-                starting=values.get("SubState") == "start-pre",
+                starting=values.get("SubState") in ("start-pre", "start"),
             )
         )
     return states

@@ -190,7 +190,7 @@ units:
       type: int
       sample: 4711
     starting:
-      description: What the unit runs before its program, such as a wait, is not over.
+      description: It has not become its program yet; what it runs before that may be a wait.
       type: bool
       sample: false
 programs:
@@ -287,17 +287,18 @@ def look(module: AnsibleModule) -> dict[str, Any]:
             answers = process_info(SUPERVISORD)
         except RuntimeError as error:
             module.fail_json(msg=str(error))
-    try:
-        running = running_programs(answers)
-        census = take_census(given["stack"], read_units(), definitions, running)
-    except PermissionError as error:
-        module.fail_json(msg=f"Cannot see all processes: {error}; run this with become: true")
+    # The states before the processes: what is not starting any more has become its program by then.
     units: list[UnitState] = []
     if given["units"] and module.get_bin_path("systemctl"):
         code, shown, _ = module.run_command(systemctl_show(given["units"]))
         # Without a running systemd there is no state to tell, and nothing it could start.
         units = parse_units(given["units"], shown) if code == 0 else []
     programs = program_states(given["programs"], given["stack"], definitions, answers)
+    try:
+        running = running_programs(answers)
+        census = take_census(given["stack"], read_units(), definitions, running)
+    except PermissionError as error:
+        module.fail_json(msg=f"Cannot see all processes: {error}; run this with become: true")
     return {
         "schedulers": census["schedulers"],
         "other_stacks": census["other_stacks"],

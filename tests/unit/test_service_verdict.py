@@ -139,7 +139,7 @@ def test_a_task_that_came_back_through_huey_gets_no_sentence() -> None:
     ("answer", "reason"),
     [
         ({"rc": 1, "stderr": "Traceback\nhuey.exceptions.ResultTimeout: timed out\n"}, "timed out"),
-        ({"rc": 1, "stderr": ""}, "no reason given"),
+        ({"rc": 1, "stderr": ""}, "no answer"),
         ({"rc": None, "msg": "No such file: shop-shell"}, "No such file: shop-shell"),
     ],
 )

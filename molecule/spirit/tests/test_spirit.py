@@ -93,6 +93,13 @@ def test_a_topic_from_the_page_is_indexed_by_a_worker(forum: Forum) -> None:
     wait_for(lambda: forum.finds(word), 20, lambda: "the topic was not indexed when published")
 
 
+@pytest.mark.only(queue="celery")
+def test_the_web_server_sends_tasks_as_the_settings_say(fleet: Fleet) -> None:
+    """With the project's application, not with Celery's default one."""
+    said = fleet.python("web", "import celery\nprint(celery.current_app.main)")
+    assert said == "mysite"
+
+
 def test_the_scheduled_task_indexes_a_topic(fleet: Fleet, forum: Forum) -> None:
     """A topic that was written past the forum, so that no worker was told of it."""
     word = new_word()

@@ -45,7 +45,7 @@ else:
     from celery.schedules import crontab
 
     # Makes this the current application, which the generated package leaves commented out: the web
-    # server would send its tasks to a broker on its own host.
+    # server would send its tasks by Celery's defaults, not as these settings say.
     from mysite.celery import app as celery_app  # noqa: F401
 
     # Celery takes away this logger's handlers and Spirit lets it propagate nothing: no log at all.
