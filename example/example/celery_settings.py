@@ -6,7 +6,9 @@ from celery.schedules import crontab
 
 from example.environment import required
 
-CELERY_BROKER_URL = required("CELERY_BROKER_URL")
+# Celery reads CELERY_BROKER_URL from the environment by itself. As a setting of that name it would
+# show the password in `inspect conf` and on Flower's pages, which blank only what they know.
+_broker_url = required("CELERY_BROKER_URL")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 
@@ -18,7 +20,7 @@ CELERY_TASK_SEND_SENT_EVENT = True
 
 # Longer than the longest `slow`; the deployment's stop timeout must be longer still.
 CELERY_TASK_TIME_LIMIT = 3660
-if CELERY_BROKER_URL.startswith("amqp"):
+if _broker_url.startswith("amqp"):
     # A task counts as sent when RabbitMQ has it, not when the socket took it.
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, object] = {"confirm_publish": True}
     # RabbitMQ keeps a queue's type for good: another one needs a queue of another name.
