@@ -784,6 +784,16 @@ def _flower_credentials(fleet: Fleet, host: Host) -> Iterator[str]:
             )
 
 
+def _flower_prefix(fleet: Fleet, host: Host) -> Iterator[str]:
+    """Flower itself is not so particular, but verify puts the prefix into a URL."""
+    prefix = str(host.get("flower_url_prefix") or "")
+    if fleet.reads(host, "flower_url_prefix") and not re.fullmatch(r"(/.*[^/])?", prefix):
+        yield (
+            f"flower_url_prefix is '{prefix}', so that verify would look for Flower elsewhere; "
+            "begin it with a slash and end it without one, as in '/flower'"
+        )
+
+
 def _open_flower(fleet: Fleet, host: Host) -> Iterator[str]:
     address = host.get("flower_listen_address")
     empty = [name for name in ("flower_user", "flower_password") if host.lacks(name)]
@@ -827,6 +837,7 @@ HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
     _ports,
     _flower_protection,
     _flower_credentials,
+    _flower_prefix,
     _open_flower,
 )
 

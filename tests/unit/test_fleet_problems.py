@@ -80,6 +80,7 @@ SPECS = {
             web_workers: {type: int, default: "{{ ansible_facts['processor_vcpus'] }}"}
             flower_listen_address: {type: str, default: 127.0.0.1}
             flower_port: {type: int, default: 5555}
+            flower_url_prefix: {type: str, default: ""}
             flower_extra_args: {type: list, default: []}
             flower_user: {type: str, default: ""}
             flower_password: {type: str, default: ""}
@@ -269,6 +270,8 @@ MAIL = {"name": "mail", "queues": ["mail"]}
             id="a command of the other queue",
         ),
         pytest.param(everywhere(redis_database=1, redis_cache_database=0), id="two databases"),
+        pytest.param(everywhere(flower_url_prefix="/tasks/flower"), id="a prefix of Flower's"),
+        pytest.param(HUEY | everywhere(flower_url_prefix="flower"), id="a prefix of no Flower"),
     ],
 )
 def test_a_good_fleet_gets_no_sentence(change: Inventory) -> None:
@@ -667,6 +670,21 @@ CASES = {
         everywhere(app_env={"FLOWER_BASIC_AUTH": ""}),
         "web1: app_env.FLOWER_BASIC_AUTH would replace what protects Flower; use flower_user and "
         "flower_password",
+    ),
+    "a prefix of Flower's without a slash": (
+        everywhere(flower_url_prefix="flower"),
+        "web1: flower_url_prefix is 'flower', so that verify would look for Flower elsewhere; "
+        "begin it with a slash and end it without one, as in '/flower'",
+    ),
+    "a prefix of Flower's that ends with a slash": (
+        everywhere(flower_url_prefix="/flower/"),
+        "web1: flower_url_prefix is '/flower/', so that verify would look for Flower elsewhere; "
+        "begin it with a slash and end it without one, as in '/flower'",
+    ),
+    "a prefix of Flower's that is but a slash": (
+        everywhere(flower_url_prefix="/"),
+        "web1: flower_url_prefix is '/', so that verify would look for Flower elsewhere; begin it "
+        "with a slash and end it without one, as in '/flower'",
     ),
     "an open Flower without a user": (
         {"web1": {"flower_listen_address": "0.0.0.0", "flower_user": None}},  # noqa: S104

@@ -111,7 +111,7 @@ def test_celery_to_huey(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     deploy(fleet, "services", wanted)
     for host in fleet.hosts:
-        assert fleet[host].run("pgrep -af 'bin/celery'").stdout == ""
+        assert fleet[host].run("pgrep -af '[b]in/celery'").stdout == ""
         for name in ("celery-worker", "celery-beat", "flower"):
             assert not fleet.service(name, host, "systemd").is_defined, (name, host)
     assert fleet.service("huey-periodic", SCHEDULER, "systemd").is_running

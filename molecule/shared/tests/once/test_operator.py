@@ -7,7 +7,6 @@ import time
 import pytest
 from fleet import (
     PERIODIC,
-    QUEUE,
     SCHEDULER,
     SERVICES,
     STACK,
@@ -124,12 +123,28 @@ def test_a_pool_that_is_gone_from_the_inventory_is_gone_from_the_host(fleet: Fle
     assert mail.host.run("pgrep -f '[-]-queues mail'").failed
 
 
-def test_a_scheduler_that_ends_comes_back(fleet: Fleet) -> None:
+def test_a_scheduler_that_crashes_comes_back(fleet: Fleet) -> None:
     service = fleet.service(PERIODIC, SCHEDULER)
     before = service.pid
-    service.host.check_output(f"kill -{'INT' if QUEUE == 'huey' else 'TERM'} {before}")
+    service.host.check_output(f"kill -9 {before}")
     wait_for(
         lambda: service.is_running and service.pid not in (0, before),
         120,
         lambda: service.status,
     )
+
+
+@pytest.mark.only(manager="supervisord")
+def test_a_supervisord_that_is_killed_leaves_no_second_scheduler(fleet: Fleet) -> None:
+    """Its programs end with it: those that it starts when it is back are the only ones."""
+    service = fleet.service(PERIODIC, SCHEDULER)
+    before = service.pid
+    service.host.check_output("systemctl kill --kill-whom=main --signal=KILL supervisor")
+    wait_for(
+        lambda: service.is_running and service.pid not in (0, before),
+        120,
+        lambda: service.status,
+    )
+    assert service.host.run(f"ps -p {before}").failed
+    result = fleet.playbook("verify")
+    assert result.returncode == 0, result.stdout

@@ -50,6 +50,5 @@ else:
 
     # Celery takes away this logger's handlers and Spirit lets it propagate nothing: no log at all.
     del LOGGING["loggers"]["celery"]
-    CELERY_BROKER_URL = os.environ["CELERY_BROKER_URL"]
     CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
     CELERY_BEAT_SCHEDULE["full_search_index_update"]["schedule"] = crontab(minute=SEARCH_MINUTES)
