@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 MASK = Path("/dev/null")
+# A unit of systemd that only holds the others together: starting or restarting it does so to them.
+TARGET = ".target"
 # Enough for the tracebacks of a web worker and of its master, which ends after it.
 LAST_WORDS = 80
 OWNER = re.compile(r"^# stack: (\S+)$", re.MULTILINE)
@@ -95,7 +97,10 @@ class Manager(Protocol):
         """Let units come back after a reboot."""
 
     def restart(self, names: list[str]) -> None:
-        """Start units, those that run anew; whether they come up is what `watch` tells."""
+        """Start units, those that run anew; whether they come up is what `watch` tells.
+
+        A target is started and never restarted.
+        """
 
     def watch(self, units: list[Unit]) -> dict[str, str]:
         """Wait until all units just restarted are up; return name -> last words of those not."""
@@ -127,6 +132,18 @@ def write_file(path: Path, text: str, mode: int) -> None:
     scratch.write_text(text, encoding="utf-8")
     scratch.chmod(mode)
     scratch.replace(path)
+
+
+def in_stages(names: list[str], schedulers: set[str]) -> list[list[str]]:
+    """Return the names of units in the order in which they start and stop, stage by stage.
+
+    A scheduler, named without a suffix in `schedulers`, follows all services. A target comes last:
+    before them it would take them all along.
+    """
+    stages: list[list[str]] = [[], [], []]
+    for name in names:
+        stages[2 if name.endswith(TARGET) else int(Path(name).stem in schedulers)].append(name)
+    return [stage for stage in stages if stage]
 
 
 def is_masked(path: Path) -> bool:
@@ -201,6 +218,8 @@ def make_plan(
             plan.enable.append(unit.name)
         if not now.up:
             plan.start.append(unit.name)
+        elif unit.name.endswith(TARGET):
+            continue  # That the manager reads its file is all that it needs.
         elif opened:
             # systemd refuses to open a socket whose service already runs.
             plan.restart[unit.name] = f"{opened[0]} is opened anew"

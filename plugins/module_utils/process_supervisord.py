@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 import tempfile
 import time
-import xmlrpc.client
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,9 @@ if TYPE_CHECKING:
 
 CONF_DIR = Path("/etc/supervisor/conf.d")
 LAUNCHER_DIR = Path("/usr/local/lib")
-DOOR = "unix:///run/supervisor.sock"
+SOCKET = Path("/run/supervisor.sock")
+# Seconds that one which is busy with other programs may take to answer a call.
+CALL_TIMEOUT = 60.0
 # Seconds that a supervisord which has just been started may take to answer.
 ANSWER_TIMEOUT = 10.0
 UP = ("STARTING", "RUNNING")
@@ -75,17 +75,11 @@ class Supervisord:
         """Tell whether supervisord runs; give one that is just starting a moment."""
         if self.rpc:
             return True
-        try:
-            from supervisor.xmlrpc import (  # type: ignore[import-not-found]
-                SupervisorTransport,  # of the host's package
-            )
-        except ImportError:
-            return False
+        from ansible.module_utils.supervisord_rpc import connect  # Its imports take a while.
+
+        rpc = connect(SOCKET, CALL_TIMEOUT)
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while True:
-            # A transport that could not connect once is of no use any more.
-            transport = SupervisorTransport(None, None, DOOR)
-            rpc = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport).supervisor
             try:
                 rpc.getState()
             except OSError:
@@ -105,13 +99,17 @@ class Supervisord:
         """
         if not self.answers():
             raise SetError("supervisord does not run on this host: systemctl status supervisor")
+        from xmlrpc.client import Fault
+
+        from ansible.module_utils.supervisord_rpc import NO_ANSWER
+
         try:
             return getattr(self.rpc, method)(*args)
-        except xmlrpc.client.Fault as fault:
+        except Fault as fault:
             if may_refuse:
                 return None
             raise SetError(f"supervisord refuses {method}: {fault.faultString}") from fault
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        except NO_ANSWER as error:
             raise SetError(f"supervisord does not answer {method}: {error}") from error
 
     def programs(self) -> dict[str, dict[str, Any]]:

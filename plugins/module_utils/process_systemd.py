@@ -9,13 +9,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
+from ansible.module_utils.process_plan import (
+    LAST_WORDS,
+    TARGET,
+    SetError,
+    State,
+    Unit,
+    read_files,
+)
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 UNIT_DIR = Path("/etc/systemd/system")
-SUFFIXES = {".service", ".socket", ".target", ".timer"}
+SUFFIXES = {".service", ".socket", TARGET, ".timer"}
 PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -144,7 +151,10 @@ class Systemd:
         """Restart units and wait until systemd calls them started."""
         self.restarted_at = time.time()
         self.call("reset-failed", *names)
-        self.call("restart", *names)
+        for verb, is_target in (("restart", False), ("start", True)):
+            due = [name for name in names if name.endswith(TARGET) is is_target]
+            if due:
+                self.call(verb, *due)
         self.restarted = self.show(names)
 
     def watch(self, units: list[Unit]) -> dict[str, str]:

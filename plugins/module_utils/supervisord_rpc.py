@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 # Seconds; supervisord answers at once, or is not well.
-TIMEOUT = 10
+TIMEOUT = 10.0
+# What a call raises that gets no answer; xmlrpc.client.Fault, a refusal, is among them.
+NO_ANSWER = (OSError, xmlrpc.client.Error, http.client.HTTPException)
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self.path = path
 
     def connect(self) -> None:
@@ -30,12 +32,22 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Transport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         super().__init__()
         self.path = path
+        self.timeout = timeout
 
     def make_connection(self, host: object) -> _Connection:
-        return _Connection(self.path)
+        return _Connection(self.path, self.timeout)
+
+
+def connect(path: Path, timeout: float) -> Any:
+    """Return what has supervisord's calls as methods; `path` is its socket, nothing is asked yet.
+
+    A call waits `timeout` seconds for its answer and raises one of NO_ANSWER where none comes.
+    """
+    transport = _Transport(path, timeout)
+    return xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
 
 
 def process_info(path: Path) -> list[dict[str, Any]]:
@@ -44,11 +56,10 @@ def process_info(path: Path) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: supervisord runs but does not answer.
     """
-    server = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(path))
     try:
-        answer: Any = server.supervisor.getAllProcessInfo()
+        answer = connect(path, TIMEOUT).getAllProcessInfo()
     except (FileNotFoundError, ConnectionRefusedError):
         return []  # A supervisord that was killed leaves its socket behind.
-    except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
+    except NO_ANSWER as error:
         raise RuntimeError(f"supervisord does not answer at {path}: {error}") from error
     return list(answer)

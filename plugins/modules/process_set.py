@@ -18,6 +18,8 @@ description:
     restarts exactly what changed.
   - A unit is one of systemd or a program of supervisord. A service that gets its socket from the
     manager has two of them.
+  - Units start in three stages, each when the one before is up. Those of O(units[].scheduler)
+    follow all services, and a target of systemd, which is never restarted, follows everything.
   - A unit is restarted when its file changed, or when that or one of O(units[].newer_than) is newer
     than its process. So a run that was interrupted between writing a file and restarting its
     service is completed by the next one.
@@ -193,6 +195,7 @@ from ansible.module_utils.process_plan import (
     Plan,
     SetError,
     Unit,
+    in_stages,
     is_masked,
     make_plan,
     owner_of,
@@ -205,6 +208,11 @@ from ansible.module_utils.process_systemd import UNIT_DIR, Systemd
 def names_of(managers: list[Manager], paths: list[str]) -> list[str]:
     """Return the units that the files at `paths` define."""
     return [name for one in managers for path in paths for name in [one.unit_of(path)] if name]
+
+
+def schedulers_of(units: list[Unit]) -> set[str]:
+    """Return the schedulers' names as all managers know them, without a suffix."""
+    return {Path(unit.name).stem for unit in units if unit.scheduler}
 
 
 def make_directory(path: Path) -> None:
@@ -266,13 +274,12 @@ def put_back(path: Path, text: str) -> None:
 def remove(managers: list[Manager], plan: Plan, stack: str, schedulers: set[str]) -> None:
     """Take away what must not be there: stop before delete, delete before mask.
 
-    `schedulers` are stopped last, since workers may take their time; names without a suffix.
+    `schedulers` (names without a suffix) are stopped late, since workers may take their time.
     """
     gone = [*plan.prune, *plan.mask]
-    for last in (False, True):
+    for stage in in_stages(names_of(managers, gone), schedulers):
         for manager in managers:
-            named = names_of([manager], gone)
-            names = [name for name in named if (Path(name).stem in schedulers) is last]
+            names = [name for name in names_of([manager], gone) if name in stage]
             if names:
                 manager.stop(names)
     for kept in plan.keep:
@@ -292,9 +299,10 @@ def establish(
     units: list[Unit],
     former: dict[str, str],
 ) -> None:
-    """Write, remove and start what the plan says, the scheduler last; see `apply`."""
+    """Write, remove and start what the plan says, stage by stage; see `apply`."""
     manager = managers[0]
-    remove(managers, plan, stack, {Path(unit.name).stem for unit in units if unit.scheduler})
+    schedulers = schedulers_of(units)
+    remove(managers, plan, stack, schedulers)
     for path in plan.write:
         write_file(Path(path), wanted[path]["content"], int(wanted[path]["mode"], 8))
     for one in managers:
@@ -304,8 +312,8 @@ def establish(
         manager.enable(plan.enable)
 
     failed: dict[str, str] = {}
-    for last in (False, True):
-        batch = [unit for unit in units if unit.scheduler is last]
+    for stage in in_stages([unit.name for unit in units], schedulers):
+        batch = [unit for unit in units if unit.name in stage]
         failed = failed or bring_up(manager, batch, plan, former)
     if failed:
         raise SetError(
@@ -366,7 +374,8 @@ def apply(
                 names = names_of([other], list(taken))
                 other.reload()
                 other.enable(names)
-                other.restart(names)
+                for stage in in_stages(names, schedulers_of(units)):
+                    other.restart(stage)
         raise
     for one in managers:
         if names_of([one], list(taken)) and not (units and one is manager):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,41 @@ def test_nothing_is_done_when_nothing_differs(host: Host) -> None:
     states = {"celery-worker.service": plans.State(up=True, enabled=True, since=time.time() + 100)}
     plan = host.plan({"celery-worker.service": text()}, [host.unit()], states)
     assert not plan.changes()
+
+
+def test_a_changed_target_restarts_nothing(host: Host) -> None:
+    """Its restart would be that of every unit which is a part of it."""
+    put(host, "shop.target", text(body="old"))
+    unit = host.unit("shop.target")
+    plan = host.plan({"shop.target": text()}, [unit], {"shop.target": UP})
+    assert plan.write == [host.path("shop.target")]
+    assert plan.enable == ["shop.target"]
+    assert (plan.start, plan.restart) == ([], {})
+
+
+def test_the_scheduler_follows_all_services_and_the_target_everything() -> None:
+    names = ["shop.target", "web.socket", "x-celery-beat.service", "web.service", "x-celery-beat"]
+    assert plans.in_stages(names, {"x-celery-beat"}) == [
+        ["web.socket", "web.service"],
+        ["x-celery-beat.service", "x-celery-beat"],
+        ["shop.target"],
+    ]
+    assert plans.in_stages([], {"celery-beat"}) == []
+
+
+def test_a_target_is_started_after_the_others_and_never_restarted() -> None:
+    said: list[list[str]] = []
+
+    class Module:
+        def run_command(self, argv: list[str]) -> tuple[int, str, str]:
+            said.append(argv)
+            return 0, "", ""
+
+    systemd.Systemd(Module()).restart(["shop.target", "web.service"])
+    assert [argv[1:] for argv in said if argv[1].endswith("start")] == [
+        ["restart", "web.service"],
+        ["start", "shop.target"],
+    ]
 
 
 def test_a_changed_unit_is_restarted(host: Host) -> None:
@@ -288,10 +324,11 @@ class Running:
         self.told: list[tuple[str, Any]] = []
 
     def files(self) -> dict[str, str]:
-        return plans.read_files(self.directory, {".conf", ".service"})
+        return plans.read_files(self.directory, {".conf", *systemd.SUFFIXES})
 
     def unit_of(self, path: str) -> str | None:
-        return Path(path).stem if Path(path).parent == self.directory else None
+        name = Path(path).name.replace(".conf", "")
+        return name if Path(path).parent == self.directory else None
 
     def watch(self, units: list[Any]) -> dict[str, str]:
         return {unit.name: "its last words" for unit in units if unit.name in self.bad}
@@ -308,7 +345,8 @@ class Move:
             (root / name).mkdir()
         self.old, self.new = Running(root / "old"), Running(root / "new", bad)
         self.was = {
-            str(root / "old" / f"{name}.service"): text() for name in ("celery-beat", "web")
+            str(root / "old" / name): text()
+            for name in ("celery-beat.service", "shop.target", "web.service")
         }
         for path, body in self.was.items():
             Path(path).write_text(body)
@@ -341,7 +379,7 @@ def test_the_other_managers_units_go_before_ours_start(tmp_path: Path) -> None:
     move.run()
     # Workers take their time; beat ticks on for as long.
     stopped = [said[1] for said in move.old.told if said[0] == "stop"]
-    assert stopped == [["web"], ["celery-beat"]]
+    assert stopped == [["web.service"], ["celery-beat.service"], ["shop.target"]]
     assert move.old.files() == {}
     assert plans.is_masked(tmp_path / "old" / "celery-beat.service")
     assert ("retire",) in move.old.told
@@ -359,7 +397,11 @@ def test_a_move_that_fails_is_taken_back(tmp_path: Path, bad: str) -> None:
     assert move.new.files() == {}
     assert move.old.files() == move.was
     assert not plans.is_masked(tmp_path / "old" / "celery-beat.service")
-    assert move.old.told[-1] == ("restart", ["web", "celery-beat"])
+    assert move.old.told[-3:] == [
+        ("restart", ["web.service"]),
+        ("restart", ["celery-beat.service"]),
+        ("restart", ["shop.target"]),
+    ]
     # The new ones are gone before the old ones start.
     assert ("stop", ["web", "celery-beat"]) in move.new.told
 
@@ -383,3 +425,36 @@ def test_a_broken_unit_without_a_former_file_is_removed(tmp_path: Path) -> None:
     process_set.bring_up(manager, [plans.Unit("web", [path])], plans.Plan(start=["web"]), {})
     assert manager.files() == {}
     assert manager.told == [("restart", ["web"]), ("stop", ["web"]), ("reload",)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "begun"),
+    [
+        ((), [["web.service"], ["celery-beat.service"], ["shop.target"]]),
+        (("web.service",), [["web.service"]]),
+        (("celery-beat.service",), [["web.service"], ["celery-beat.service"]]),
+    ],
+)
+def test_a_stage_waits_for_the_one_before(
+    tmp_path: Path, bad: tuple[str, ...], begun: list[list[str]]
+) -> None:
+    manager = Running(tmp_path, bad)
+    names = ["shop.target", "web.service", "celery-beat.service"]
+    units = [plans.Unit(name, [str(tmp_path / name)], scheduler="beat" in name) for name in names]
+    wanted = {str(tmp_path / name): text() for name in names}
+    plan = plans.make_plan(
+        stack="shop", wanted=wanted, present={}, units=units, states={}, masked=[]
+    )
+    with pytest.raises(plans.SetError, match="did not stay up") if bad else nullcontext():
+        process_set.apply(
+            [manager],
+            plan,
+            stack="shop",
+            wanted={path: {"content": body, "mode": "0644"} for path, body in wanted.items()},
+            units=units,
+            former={},
+        )
+    assert [said[1] for said in manager.told if said[0] == "restart"] == begun
+    # All of them come up at the next boot, whatever did not today; what was removed cannot.
+    assert [said[1] for said in manager.told if said[0] == "enable"] == [names]
+    assert set(manager.files()) == {path for path in wanted if Path(path).name not in bad}

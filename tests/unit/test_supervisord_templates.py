@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -172,6 +173,25 @@ def test_what_comes_before_must_succeed(tmp_path: Path) -> None:
     )
     done = subprocess.run([path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "a b$c'd%\n")
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+def test_a_stop_ends_what_comes_before(tmp_path: Path, name: str) -> None:
+    path = runnable(
+        tmp_path,
+        ["/bin/echo", "program"],
+        before=[["/bin/true"], ["/bin/sh", "-c", "echo $$ >pid; exec sleep 60"]],
+        stop_signal=name,
+    )
+    with subprocess.Popen([path], stdout=subprocess.PIPE) as running:
+        deadline = time.monotonic() + 10
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.Signals[f"SIG{name}"])
+        # The command holds the other end of the pipe too: this ends with the last of them.
+        out, _ = running.communicate(timeout=10)
+    assert (out, running.returncode) == (b"", 1)
 
 
 def test_a_launcher_tells_whether_its_service_is_ready(tmp_path: Path) -> None:
