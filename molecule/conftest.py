@@ -17,6 +17,7 @@ CHOICES = {
     "queue": library.QUEUE,
     "broker": library.BROKER,
     "database": library.DATABASE,
+    "camera": library.CAMERA != "",
     "manager": library.manager(library.SCHEDULER),
     "several_hosts": library.ROGUE != library.SCHEDULER,
 }

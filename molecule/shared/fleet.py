@@ -53,11 +53,13 @@ SCHEDULER = names("scheduler")[0]
 OTHERS = [name for name in names("all") if name != SCHEDULER]
 # Where a second scheduler is started by hand: a host that could run it.
 ROGUE = next((name for name in names("workers") if name != SCHEDULER), SCHEDULER)
+CAMERA = choice("celery_events_camera", "")
 # What each host of a group runs.
 SERVICES = [
     *(("web", name) for name in names("web")),
     *((WORKER, name) for name in names("workers")),
     *((PERIODIC, name) for name in names("scheduler")),
+    *(("celery-events", name) for name in names("scheduler") if CAMERA),
     *(("flower", name) for name in names("flower") if QUEUE == "celery"),
 ]
 

@@ -183,7 +183,9 @@ def test_a_stop_ends_what_comes_before(tmp_path: Path, name: str) -> None:
         before=[["/bin/true"], ["/bin/sh", "-c", "echo $$ >pid; exec sleep 60"]],
         stop_signal=name,
     )
-    with subprocess.Popen([path], stdout=subprocess.PIPE) as running:
+    # A shell that was started with a signal ignored, as in the background, could not trap it.
+    command = ["/usr/bin/env", "--default-signal=INT,TERM", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
         deadline = time.monotonic() + 10
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             assert time.monotonic() < deadline

@@ -17,6 +17,28 @@ def test_a_bad_inventory_stops_nothing(fleet: Fleet) -> None:
     assert {name: fleet.service(WORKER, name).pid for name in pids} == pids
 
 
+def test_two_stacks_that_would_share_a_services_name_are_refused(fleet: Fleet) -> None:
+    """Another inventory's stack on a host of ours: only the host itself knows of it."""
+    pools = (
+        '{"celery_worker_pools": [{"name": "default", "queues": ["celery"], "concurrency": 2},'
+        ' {"name": "mail", "queues": ["mail"], "concurrency": 1}]}'
+    )
+    foreign = "/etc/systemd/system/celery-worker-mail.service"
+    text = "# stack: library\n[Service]\nExecStart=/bin/sleep 1000\n"
+    try:
+        fleet[ROGUE].check_output("printf %%s %s > %s", text, foreign)
+        result = fleet.playbook("services", "-e", pools)
+        assert result.returncode != 0
+        said = flat(result.stdout)
+        for word in ("Nothing was changed", ROGUE, "belongs to the stack library"):
+            assert word in said, (word, said)
+        assert "set stack_unit_prefix" in said
+        assert "Reconcile the services" not in result.stdout
+        assert fleet[ROGUE].file(foreign).content_string == text
+    finally:
+        fleet[ROGUE].run("rm -f %s; systemctl daemon-reload", foreign)
+
+
 @pytest.fixture
 def silent(fleet: Fleet) -> Iterator[str]:
     """A worker that is switched off."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fleet import STACK, WORKER, Fleet, Page, host_of, names
+from fleet import STACK, WORKER, Fleet, Page, host_of, names, wait_for
 
 
 def test_the_page_and_its_health_answer(page: Page) -> None:
@@ -48,3 +48,10 @@ def test_every_worker_takes_its_share(fleet: Fleet, page: Page) -> None:
 
 def slow(page: Page, seconds: int) -> str:
     return page.run_task(task="slow", seconds=str(seconds))
+
+
+@pytest.mark.only(camera=True)
+def test_the_camera_sees_all_workers(fleet: Fleet) -> None:
+    service = fleet.service("celery-events", names("scheduler")[0])
+    seen = f"workers: {', '.join(f'celery@{name}' for name in names('workers'))}"
+    wait_for(lambda: seen in service.log, 60, lambda: service.log[-2000:])
