@@ -21,6 +21,12 @@ CHOICES = {
     "manager": library.manager(library.SCHEDULER),
     "several_hosts": library.ROGUE != library.SCHEDULER,
 }
+# A move takes minutes with Huey: it is tested under each manager and with each queue, not with
+# each pair of them.
+CHOICES["moves"] = CHOICES["several_hosts"] and (CHOICES["queue"], CHOICES["manager"]) != (
+    "huey",
+    "supervisord",
+)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,6 +10,7 @@ The module of the same name documents the result. What this action takes:
         For supervisord: log_dir, str; log_size, str such as "50MB"; log_backups, int.
     services: list of specs, as the filter `service_specs` returns them.
     absent: list of service names that must not be able to run on this host.
+    forget: list of patterns of the files that these left.
     manager: "systemd" or "supervisord".
 """
 
@@ -199,7 +200,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
     """The action behind `process_set`."""
 
     _requires_connection = True
-    _VALID_ARGS = frozenset({"manager", "stack", "services", "absent"})
+    _VALID_ARGS = frozenset({"manager", "stack", "services", "absent", "forget"})
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -216,7 +217,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         result.update(
             self._execute_module(
                 module_name="process_set",
-                module_args={"manager": manager, "stack": args["stack"]["name"], **rendered},
+                module_args={
+                    "manager": manager,
+                    "stack": args["stack"]["name"],
+                    "forget": args.get("forget", []),
+                    **rendered,
+                },
                 task_vars=task_vars,
             )
         )

@@ -54,10 +54,13 @@ _value:
   description:
     - C(services) is the list of specs of this host, the scheduler last.
     - C(absent) names the schedulers that must not be able to run here.
+    - C(forget) holds patterns of the files that these left.
   type: dict
 """
 
 SCHEDULERS = ("celery-beat", "huey-periodic")
+# When beat last sent what, in the state directory; Python adds suffixes of its own.
+BEAT_SCHEDULE = "celerybeat-schedule"
 DEFAULT_POOL = "default"
 # What this bundle itself installs on a host, and a service therefore starts after.
 OURS = ("redis", "rabbitmq", "postgresql")
@@ -182,7 +185,7 @@ def beat(choices: dict[str, Any]) -> Spec:
         "Celery beat, the one scheduler of the fleet",
         [f"{choices['bin']}/celery", "-A", choices["celery_app"], "beat"]
         # Without a name, beat keeps a pid file that outlives a crash and stops the next start.
-        + ["--pidfile=", "--schedule", f"{choices['state_dir']}/celerybeat-schedule"]
+        + ["--pidfile=", "--schedule", f"{choices['state_dir']}/{BEAT_SCHEDULE}"]
         + ["--loglevel", choices["celery_loglevel"], *words(choices["celery_beat_extra_args"])],
         memory_max=choices["celery_beat_memory_max"],
         scheduler=True,
@@ -310,7 +313,8 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `services`: the host's specs, the scheduler last; `absent`: names of schedulers that must
-        not be able to run here.
+        not be able to run here; `forget`: patterns of the files that these left. A beat that comes
+        back to a host would send at once all that has been due since it left.
 
     Raises:
         AnsibleFilterError: a choice is missing or unknown.
@@ -346,6 +350,7 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     return {
         "services": services,
         "absent": [name for name in SCHEDULERS if name not in here],
+        "forget": [f"{choices['state_dir']}/{BEAT_SCHEDULE}*"] if "celery-beat" not in here else [],
     }
 
 

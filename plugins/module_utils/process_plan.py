@@ -54,7 +54,7 @@ class State:
 class Plan:
     """What has to be done to get from what is there to what is wanted.
 
-    `write`, `prune`, `mask`, `keep` and `make` hold paths; the others names of units.
+    `write`, `prune`, `mask`, `keep`, `make` and `forget` hold paths; the others names of units.
     """
 
     write: list[str] = field(default_factory=list)
@@ -62,6 +62,7 @@ class Plan:
     mask: list[str] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     make: list[str] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: dict[str, str] = field(default_factory=dict)
@@ -172,6 +173,7 @@ def make_plan(
     states: dict[str, State],
     masked: list[str],
     directories: list[str] | None = None,
+    forget: list[str] | None = None,
 ) -> Plan:
     """Compare what is wanted with what is there.
 
@@ -183,6 +185,7 @@ def make_plan(
         states: unit name -> state; absent when unknown.
         masked: paths of the systemd units that must not be able to run.
         directories: paths that must exist.
+        forget: patterns of files that must not.
 
     Returns:
         The plan; nothing has been changed.
@@ -208,6 +211,9 @@ def make_plan(
     ]
     plan.mask = [path for path in masked if not is_masked(Path(path))]
     plan.make = [path for path in directories or [] if not Path(path).is_dir()]
+    plan.forget = sorted(
+        str(path) for one in map(Path, forget or []) for path in one.parent.glob(one.name)
+    )
     plan.reload = any(state.stale for state in states.values())
 
     for unit in units:

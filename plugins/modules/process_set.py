@@ -61,6 +61,13 @@ options:
         description: Permissions, octal.
         type: str
         default: "0644"
+  forget:
+    description:
+      - Patterns of the files that units which must not run here left. They are removed once these
+        are stopped.
+    type: list
+    elements: path
+    default: []
   directories:
     description:
       - Directories that must exist. A missing one is made, for root and the group C(adm), C(0750).
@@ -181,6 +188,11 @@ kept:
   returned: always
   type: list
   elements: str
+forgotten:
+  description: Files that were removed because of O(forget).
+  returned: always
+  type: list
+  elements: str
 """
 
 import grp
@@ -282,6 +294,8 @@ def remove(managers: list[Manager], plan: Plan, stack: str, schedulers: set[str]
             names = [name for name in names_of([manager], gone) if name in stage]
             if names:
                 manager.stop(names)
+    for path in plan.forget:
+        Path(path).unlink(missing_ok=True)
     for kept in plan.keep:
         Path(kept).rename(f"{kept}.replaced-by-{stack}")
     for path in gone:
@@ -409,6 +423,7 @@ def main() -> None:
             "stack": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file_spec},
             "directories": {"type": "list", "elements": "path", "default": []},
+            "forget": {"type": "list", "elements": "path", "default": []},
             "units": {"type": "list", "elements": "dict", "default": [], "options": unit_spec},
             "masked": {"type": "list", "elements": "str", "default": []},
         },
@@ -435,6 +450,7 @@ def main() -> None:
             states=managers[0].states([unit.name for unit in units]),
             masked=[str(UNIT_DIR / name) for name in given["masked"]],
             directories=given["directories"],
+            forget=given["forget"],
         )
         if plan.changes() and not module.check_mode:
             apply(managers, plan, stack=stack, wanted=wanted, units=units, former=former)
@@ -450,6 +466,7 @@ def main() -> None:
         started=plan.start,
         restarted=plan.restart,
         kept=[f"{path}.replaced-by-{stack}" for path in plan.keep],
+        forgotten=plan.forget,
         diff=[
             {
                 "before_header": path,

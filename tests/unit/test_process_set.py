@@ -389,6 +389,21 @@ def test_the_other_managers_units_go_before_ours_start(tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_scheduler_left_is_forgotten_once_it_is_stopped(tmp_path: Path) -> None:
+    left, other = tmp_path / "schedule.db", tmp_path / "other"
+    left.touch()
+    other.touch()
+    pattern = str(tmp_path / "schedule*")
+    wanted: dict[str, Any] = {"wanted": {}, "units": []}
+    empty: dict[str, Any] = {"present": {}, "states": {}, "masked": []}
+    plan = plans.make_plan(stack="shop", **wanted, **empty, forget=[pattern])
+    assert plan.forget == [str(left)]
+    assert plan.changes()
+    process_set.apply([Move(tmp_path).old], plan, stack="shop", former={}, **wanted)
+    assert [left.exists(), other.exists()] == [False, True]
+    assert not plans.make_plan(stack="shop", **wanted, **empty, forget=[pattern]).changes()
+
+
 @pytest.mark.parametrize("bad", ["web", "celery-beat"])
 def test_a_move_that_fails_is_taken_back(tmp_path: Path, bad: str) -> None:
     move = Move(tmp_path, bad=(bad,))

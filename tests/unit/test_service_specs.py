@@ -73,6 +73,15 @@ def test_only_the_scheduler_host_may_run_beat() -> None:
     assert absent("workers", "scheduler") == ["huey-periodic"]
 
 
+def test_beats_memory_of_what_it_sent_stays_on_its_host_alone() -> None:
+    """A stale one makes a beat that comes back send at once what others sent long ago."""
+    forgotten = [f"{choices('workers')['state_dir']}/celerybeat-schedule*"]
+    assert specs.service_specs(choices("workers"))["forget"] == forgotten
+    assert specs.service_specs(choices("workers", "scheduler"))["forget"] == []
+    beat = services("workers", "scheduler")["celery-beat"]
+    assert f"{choices('workers')['state_dir']}/celerybeat-schedule" in beat["argv"]
+
+
 def test_no_task_queue_leaves_the_web_server_alone() -> None:
     names = services("web", "workers", "scheduler", "flower", task_queue="none")
     assert list(names) == ["web"]

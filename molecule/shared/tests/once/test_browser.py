@@ -192,7 +192,8 @@ def test_flower_shows_nothing_without_credentials(flower: str) -> None:
         tab.goto(flower)
 
 
-@pytest.mark.only(queue="celery")
+# The manager makes no difference to it.
+@pytest.mark.only(queue="celery", manager="systemd")
 @pytest.mark.usefixtures("restored")
 def test_flower_works_under_a_prefix(fleet: Fleet, flower: str, login: HttpCredentials) -> None:
     result = fleet.playbook("services", "-e", "flower_url_prefix=/flower")

@@ -86,7 +86,7 @@ def moved(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.only(several_hosts=True)
+@pytest.mark.only(moves=True)
 def test_a_scheduler_that_moves_is_never_two(fleet: Fleet, page: Page, moved: Path) -> None:
     last = max(datetime.fromisoformat(tick["sent"]) for tick in page.ticks())
     assert fleet.playbook("services", "--check", inventory=moved).returncode == 0
