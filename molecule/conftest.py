@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import faults
 import fleet as library
 import pytest
 from fleet import Fleet, Page, names, wait_for
@@ -21,12 +22,6 @@ CHOICES = {
     "manager": library.manager(library.SCHEDULER),
     "several_hosts": library.ROGUE != library.SCHEDULER,
 }
-# A move takes minutes with Huey: it is tested under each manager and with each queue, not with
-# each pair of them.
-CHOICES["moves"] = CHOICES["several_hosts"] and (CHOICES["queue"], CHOICES["manager"]) != (
-    "huey",
-    "supervisord",
-)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not applies(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if applies(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the faults did to the ticks."""
+    for line in faults.table():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -58,8 +58,10 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(),
         "args": ("tick-minute",),
     },
+    # Longer than a beat may live that is restarted over and over: it must remember across restarts.
+    "tick-long": {
+        "task": "ticks.tasks.record_tick",
+        "schedule": 100.0,
+        "args": ("tick-long",),
+    },
 }
-# Written after every send, so that a killed beat does not repeat what it has sent.
-CELERY_BEAT_SYNC_EVERY = 1
-# A beat that was away for longer does not catch up on crontab entries at once, in seconds.
-CELERY_BEAT_CRON_STARTING_DEADLINE = 600

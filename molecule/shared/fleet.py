@@ -54,11 +54,13 @@ OTHERS = [name for name in names("all") if name != SCHEDULER]
 # Where a second scheduler is started by hand: a host that could run it.
 ROGUE = next((name for name in names("workers") if name != SCHEDULER), SCHEDULER)
 CAMERA = choice("celery_events_camera", "")
+IN_CLUSTER = choice("stack_scheduler_engine", "") == "pacemaker"
 # What each host of a group runs.
 SERVICES = [
     *(("web", name) for name in names("web")),
     *((WORKER, name) for name in names("workers")),
-    *((PERIODIC, name) for name in names("scheduler")),
+    # A cluster says which one of its hosts runs it.
+    *((PERIODIC, name) for name in names("scheduler") if not IN_CLUSTER),
     *(("celery-events", name) for name in names("scheduler") if CAMERA),
     *(("flower", name) for name in names("flower") if QUEUE == "celery"),
 ]
@@ -263,19 +265,18 @@ class Fleet:
         )
 
     @contextmanager
-    def started_by_hand(self, command: str, shown: str, *, before: str = "") -> Iterator[str]:
+    def started_by_hand(self, command: str, shown: str) -> Iterator[str]:
         """Run a command in the operator's shell on the host ROGUE; yield its process number.
 
         Args:
             command: what to run.
             shown: what its line in the process table says once it is up.
-            before: put before the shell's name, such as an assignment.
         """
         host = self[ROGUE]
         # Every program in this chain replaces itself by the next: the process keeps its number.
         said = host.check_output(
             "date --iso-8601=seconds; "
-            f"{before} setsid nohup {STACK}-shell {command} </dev/null >/tmp/second.log 2>&1 & "
+            f"setsid nohup {STACK}-shell {command} </dev/null >/tmp/second.log 2>&1 & "
             "echo $!"
         )
         begin, pid = said.split()

@@ -6,11 +6,13 @@ The module of the same name documents the result. What this action takes:
 
     stack: dict, what all services of the stack share:
         name, prefix, user, current, state_dir, env_file: str.
-        For systemd: writable, list of paths; options, dict of further directives for every service.
+        For systemd: writable, list of paths; options, dict of further directives for every service;
+        margin, int, seconds that a scheduler waits in a cluster before it starts.
         For supervisord: log_dir, str; log_size, str such as "50MB"; log_backups, int.
     services: list of specs, as the filter `service_specs` returns them.
     absent: list of service names that must not be able to run on this host.
     forget: list of patterns of the files that these left.
+    only: list of names of what the run may touch; empty for all.
     manager: "systemd" or "supervisord".
 """
 
@@ -47,6 +49,12 @@ def systemd_word(value: object) -> str:
     return '"' + text.replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
+def systemd_assignment(name: str, value: object) -> str:
+    """Return one quoted NAME=VALUE for Environment=, where `$` means itself: systemd.exec(5)."""
+    text = systemd_escape(f"{name}={value}").replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + text.replace("\n", "\\n") + '"'
+
+
 def ini_value(value: object) -> str:
     """Return a value of supervisord's files, which take `%` for an expansion.
 
@@ -71,6 +79,7 @@ def environment() -> Environment:
     )
     made.filters["systemd_escape"] = systemd_escape
     made.filters["systemd_word"] = systemd_word
+    made.globals["systemd_assignment"] = systemd_assignment
     made.filters["ini_value"] = ini_value
     made.filters["shell_word"] = shlex.quote
     made.filters["shell_words"] = shlex.join
@@ -107,6 +116,7 @@ class Renderer:
             newer_than=[self.stack["env_file"], self.stack["current"]],
             settle=spec["settle"],
             scheduler=spec["scheduler"],
+            held=spec["engine"] == "pacemaker",
             **unit,
         )
 
@@ -148,6 +158,18 @@ def render_systemd(
     }
 
 
+def told_by_an_answer(spec: Spec) -> Spec:
+    """Let a web server that would notify systemd be ready once it answers, whatever it says.
+
+    supervisord hears no sd_notify, and its socket is always open: only a worker answers there.
+    """
+    if not (spec["notifies"] and spec["listen"]) or spec["ready"]:
+        return spec
+    code = "c = HTTPConnection(sys.argv[1], timeout=5); c.request('HEAD', '/'); c.getresponse()"
+    code = f"import sys; from http.client import HTTPConnection; {code}"
+    return {**spec, "ready": ["/usr/bin/python3", "-I", "-c", code, spec["listen"][0]]}
+
+
 def render_supervisord(
     stack: dict[str, Any], services: list[Spec], absent: list[str], host: dict[str, str]
 ) -> FileSet:
@@ -167,7 +189,7 @@ def render_supervisord(
             out.add_file(f"supervisord/{script}.j2", launcher, "0755", **values),
         ]
 
-    for spec in services:
+    for spec in map(told_by_an_answer, services):
         name = f"{stack['prefix']}{spec['name']}"
         sockets = []
         if spec["listen"]:
@@ -200,7 +222,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
     """The action behind `process_set`."""
 
     _requires_connection = True
-    _VALID_ARGS = frozenset({"manager", "stack", "services", "absent", "forget"})
+    _VALID_ARGS = frozenset({"manager", "stack", "services", "absent", "forget", "only"})
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -221,6 +243,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
                     "manager": manager,
                     "stack": args["stack"]["name"],
                     "forget": args.get("forget", []),
+                    "only": args.get("only", []),
                     **rendered,
                 },
                 task_vars=task_vars,

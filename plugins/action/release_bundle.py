@@ -23,6 +23,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -118,7 +119,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         archive = root / args["cache_dir"] / f"{name}.tar.gz"
         if not archive.exists():
             archive.parent.mkdir(parents=True, exist_ok=True)
-            scratch = archive.with_suffix(".new")
+            # Another run may be writing the same.
+            scratch = archive.with_suffix(f".{os.getpid()}")
             scratch.write_bytes(gzip.compress(code, mtime=0))
             scratch.replace(archive)
         return {

@@ -71,11 +71,8 @@ ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 from ansible.module_utils.scheduler_processes import scheduler_kind  # noqa: E402
 
 Option = Mapping[str, Any]
-GROUPS = ("brokers", "database", "web", "workers", "scheduler", "flower")
+GROUPS = ("brokers", "database", "lock", "web", "workers", "scheduler", "flower")
 APP_GROUPS = ("web", "workers", "scheduler", "flower")
-
-# What the choices accept already, but this version cannot deploy yet.
-NOT_YET = {"stack_scheduler_mode": {"failover"}}
 
 # Which task queue works with which broker. A foreign one is known by its URL's scheme.
 BROKERS = {"celery": ("redis", "rabbitmq", "external"), "huey": ("redis", "sqlite", "external")}
@@ -92,6 +89,8 @@ FLEET_WIDE = (
     "stack_broker",
     "stack_database",
     "stack_scheduler_mode",
+    "stack_scheduler_engine",
+    "celery_beat_scheduler",
 )
 
 # The services whose command is meant to schedule -> what does.
@@ -101,6 +100,65 @@ SCHEDULERS = {
 }
 # Programs that schedule only when they are told so.
 TASK_PROGRAMS = {"celery", "huey_consumer", "huey_consumer.py", "run_huey"}
+
+# Each host has a vote: an even number outlives no more failures than the odd one below it.
+QUORUM_SIZES = (3, 5, 7)
+
+# RedBeat extends its lock once a loop and sends what is due afterwards (RedBeatScheduler.tick). A
+# lock that does not outlast both is lost each time (celery-redbeat #129): it is to last a loop of
+# sleep, another of sending, and the seconds that Redis may take to answer (celery_settings.py).
+REDIS_TIMEOUT = 2
+
+# A scheduler under Pacemaker has so much less than the margin to stop (roles/pacemaker).
+PACEMAKER_STOP = 2
+AUTHKEY_LENGTH = 32
+
+# Options of `celery beat` that set aside what this bundle tells it -> what to do.
+BEAT_OPTIONS = {
+    "--scheduler": "use celery_beat_scheduler",
+    "--schedule": "remove it",
+    "--pidfile": "remove it",
+    "--hostname": "remove it",
+    "--no-enable-remote-control": "remove it",
+    "--detach": "remove it",
+}
+# The same of RedBeat, in any command.
+REDBEAT_OPTIONS = {
+    "--scheduler": "use celery_beat_scheduler",
+    "--max-interval": "use celery_beat_max_interval",
+}
+BEAT_LETTERS = {"-S": "--scheduler", "-s": "--schedule", "-n": "--hostname"}
+# Celery reads an option from the environment as well (click's auto_envvar_prefix).
+BEAT_ENVIRONMENT = {
+    "CELERY_BEAT_SCHEDULER": "use celery_beat_scheduler",
+    "CELERY_BEAT_HOSTNAME": "remove it",
+    "CELERY_BEAT_REMOTE_CONTROL": "remove it",
+    "CELERY_BEAT_DETACH": "remove it",
+    "STACK_CELERY_SETTINGS": "use celery_settings",
+}
+REDBEAT_ENVIRONMENT = {
+    "CELERY_BEAT_MAX_INTERVAL": "use celery_beat_max_interval",
+    "CELERY_LOADER": "remove it, or choose stack_scheduler_mode 'static'",
+}
+
+# Celery's settings that an operator cannot take from this bundle -> what to do.
+CELERY_SETTINGS = {
+    **dict.fromkeys(
+        ("broker_url", "broker_read_url", "broker_write_url"),
+        "use stack_broker or stack_broker_external_url",
+    ),
+    "beat_enable_remote_control": "remove it",
+    "beat_sync_every": "remove it",
+}
+# Those by which RedBeat's beats take turns.
+REDBEAT_SETTINGS = {
+    "beat_scheduler": "use celery_beat_scheduler",
+    "beat_max_loop_interval": "use celery_beat_max_interval",
+    "redbeat_lock_timeout": "use celery_beat_lock_timeout",
+    "redbeat_lock_key": "remove it",
+    "redbeat_key_prefix": "remove it",
+}
+URL_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]+@")
 
 # What sets aside the address or the credentials that Flower is given -> what to use.
 FLOWER_OPTIONS = {
@@ -142,12 +200,14 @@ PREFIXES: Mapping[str, Sequence[str]] = {
     "huey_": APP_GROUPS,
     "web_": ("web",),
     "flower_": ("flower",),
-    "redis_": ("brokers", *APP_GROUPS),
+    "redis_": ("brokers", "lock", *APP_GROUPS),
     "rabbitmq_": ("brokers", *APP_GROUPS),
     "postgresql_": ("database", *APP_GROUPS),
+    "pacemaker_": ("scheduler",),
     "services_": APP_GROUPS,
     "process_manager_": APP_GROUPS,
     "verify_": GROUPS,
+    "locks_": GROUPS,
     "preflight_": GROUPS,
 }
 
@@ -227,6 +287,26 @@ class Fleet:
         scheme = str(host.get("stack_broker_external_url") or "").partition(":")[0]
         return SCHEMES.get(scheme, "") if choice == "external" else choice
 
+    def engine(self) -> str:
+        """Return what chooses the active scheduler in failover mode; "" in static mode."""
+        is_static = self.choice("stack_scheduler_mode") != "failover"
+        if is_static or self.choice("stack_task_queue") == "none":
+            return ""
+        return str(self.choice("stack_scheduler_engine"))
+
+    def has_redbeat(self) -> bool:
+        """Say whether Celery's beat is RedBeat, in failover mode or by choice."""
+        return self.choice("stack_task_queue") == "celery" and (
+            self.engine() == "redbeat" or self.choice("celery_beat_scheduler") == "redbeat"
+        )
+
+    def lock_hosts(self) -> list[str]:
+        """Return the hosts with a Redis of ours for RedBeat, which without one uses the broker."""
+        if not self.has_redbeat():
+            return []
+        is_rabbitmq = self.choice("stack_broker") == "rabbitmq"
+        return self.group("lock") or (self.group("brokers") if is_rabbitmq else [])
+
     def servers(self) -> dict[str, str]:
         """Return group -> the choice that asks for a server of ours there."""
         return {
@@ -245,16 +325,21 @@ class Fleet:
 
     def reads(self, host: Host, variable: str) -> bool:
         """Say whether anything on the host reads the variable under the present choices."""
+        has_own_redis = "brokers" in self.servers() and self.choice("stack_broker") == "redis"
         chosen = {
-            "redis_": "brokers" in self.servers() and self.choice("stack_broker") == "redis",
+            "redis_": has_own_redis or bool(self.lock_hosts()),
             "rabbitmq_": "brokers" in self.servers() and self.choice("stack_broker") == "rabbitmq",
             "postgresql_": "database" in self.servers(),
             "celery_": self.choice("stack_task_queue") == "celery",
             "huey_": self.choice("stack_task_queue") == "huey",
             "flower_": self.choice("stack_task_queue") == "celery",
+            "pacemaker_": self.engine() == "pacemaker",
         }
         prefix = next((known for known in PREFIXES if variable.startswith(known)), "stack_")
-        return chosen.get(prefix, True) and host.name in self.group(*PREFIXES[prefix])
+        readers = self.group(*PREFIXES[prefix])
+        if prefix == "redis_" and not has_own_redis:
+            readers = [*self.lock_hosts(), *self.group(*APP_GROUPS)]
+        return chosen.get(prefix, True) and host.name in readers
 
 
 # --- small helpers ---------------------------------------------------------------------------
@@ -278,6 +363,14 @@ def _label(item: Any, index: int) -> Any:
 def _seconds(value: Any) -> int:
     """Return the value as whole seconds, 0 for none and for what is no number."""
     return int(value) if str(value).isdigit() else 0
+
+
+def _number(value: Any) -> float | None:
+    """Return the value as a number, None for what is none."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
 
 
 def _argv(value: Any) -> list[str]:
@@ -347,7 +440,13 @@ def _misspelt_groups(fleet: Fleet) -> Iterator[str]:
 
 def _scheduler_count(fleet: Fleet) -> Iterator[str]:
     mode, hosts = fleet.choice("stack_scheduler_mode"), fleet.group("scheduler")
+    count = f"Group 'scheduler' has {len(hosts)} hosts ({', '.join(hosts)})"
     if fleet.choice("stack_task_queue") == "none":
+        if mode == "failover":
+            yield (
+                "stack_scheduler_mode is 'failover', but stack_task_queue 'none' has nothing to "
+                "schedule; choose 'static'"
+            )
         for group in ("scheduler", "workers"):
             if members := fleet.group(group):
                 yield (
@@ -361,13 +460,72 @@ def _scheduler_count(fleet: Fleet) -> Iterator[str]:
         )
     elif mode == "static" and len(hosts) > 1:
         yield (
-            f"Group 'scheduler' has {len(hosts)} hosts ({', '.join(hosts)}), so every periodic "
-            "task would run more than once; leave exactly one"
+            f"{count}, so every periodic task would run more than once; leave exactly one, or "
+            "set stack_scheduler_mode to 'failover'"
         )
-    elif mode == "failover" and len(hosts) < 2:
+    elif fleet.engine() == "pacemaker" and len(hosts) not in QUORUM_SIZES:
+        yield (
+            f"{count if hosts else count.partition(' (')[0]}, but Pacemaker schedules only where a "
+            "majority of them see each other; have 3, 5 or 7 hosts there"
+        )
+    elif fleet.engine() == "redbeat" and len(hosts) < 2:
         yield (
             f"Group 'scheduler' has {len(hosts)} of the two or more hosts that "
             "stack_scheduler_mode 'failover' needs; add hosts or choose 'static'"
+        )
+
+
+def _unfit_engine(fleet: Fleet) -> Iterator[str]:
+    queue = fleet.choice("stack_task_queue")
+    if fleet.engine() == "redbeat" and queue == "huey":
+        yield (
+            "stack_scheduler_engine 'redbeat' knows Celery alone, but stack_task_queue is 'huey'; "
+            "choose 'pacemaker'"
+        )
+
+
+def _unfit_beat(fleet: Fleet) -> Iterator[str]:
+    chosen = fleet.choice("celery_beat_scheduler")
+    is_celery = fleet.choice("stack_task_queue") == "celery"
+    if is_celery and fleet.engine() == "redbeat" and chosen not in (None, "project", "redbeat"):
+        yield (
+            f"celery_beat_scheduler is '{chosen}', but stack_scheduler_engine 'redbeat' needs "
+            "RedBeat; remove it"
+        )
+
+
+def _dead_members(fleet: Fleet) -> Iterator[str]:
+    """In static mode the census has its own words for a scheduler's host that is dead."""
+    members, dead = fleet.group("scheduler"), _items(fleet.choice("stack_dead_hosts"))
+    left = [host for host in members if host not in dead]
+    needed = len(members) // 2 + 1 if fleet.engine() == "pacemaker" else 1
+    if fleet.engine() and members and len(left) < needed:
+        yield (
+            f"stack_dead_hosts leaves {len(left)} of the {len(members)} hosts in group "
+            f"'scheduler', but stack_scheduler_engine '{fleet.engine()}' needs {needed}, or no "
+            "periodic task would run; put living hosts there"
+        )
+
+
+def _lock_redis(fleet: Fleet) -> Iterator[str]:
+    members = fleet.group("lock")
+    # In static mode it may wait there for failover.
+    may_wait = fleet.choice("stack_task_queue") == "celery" and not fleet.engine()
+    is_redis = any(fleet.broker(host) == "redis" for host in fleet.hosts.values())
+    if len(members) > 1:
+        yield (
+            f"Group 'lock' has {len(members)} hosts ({', '.join(members)}), but RedBeat has one "
+            "lock; leave at most one"
+        )
+    elif members and not fleet.has_redbeat() and not may_wait:
+        yield (
+            f"Group 'lock' has {members[0]}, but its Redis is for RedBeat, which is not used here; "
+            "empty the group"
+        )
+    elif not members and fleet.has_redbeat() and not fleet.lock_hosts() and not is_redis:
+        yield (
+            "RedBeat keeps its lock in Redis, but stack_broker_external_url leads to none; put a "
+            "host into group 'lock'"
         )
 
 
@@ -528,12 +686,121 @@ def _eager_tasks(fleet: Fleet, host: Host) -> Iterator[str]:
                 )
 
 
-def _unavailable_choices(fleet: Fleet, host: Host) -> Iterator[str]:
-    for variable, values in NOT_YET.items():
-        if (value := host.get(variable)) in values:
-            choices = fleet.options.get(variable, {}).get("choices", ())
-            others = ", ".join(choice for choice in choices if choice not in values)
-            yield f"{variable} '{value}' is not available in this version yet; choose {others}"
+def _pacemaker_members(fleet: Fleet, host: Host) -> Iterator[str]:
+    if fleet.engine() != "pacemaker" or host.name not in fleet.group("scheduler"):
+        return
+    if host.get("stack_process_manager") == "supervisord":
+        yield (
+            "stack_process_manager is 'supervisord', but Pacemaker runs a scheduler as a unit of "
+            "systemd; choose 'systemd' on the hosts of group 'scheduler'"
+        )
+    key = str(host.get("pacemaker_authkey") or "")
+    is_fit = len(key) >= AUTHKEY_LENGTH and len(key.splitlines()) == 1
+    if key and not is_fit and not PLACEHOLDER.match(key):
+        yield (
+            f"pacemaker_authkey is not one line of {AUTHKEY_LENGTH} or more characters; generate a "
+            "new one"
+        )
+    margin = _number(host.get("pacemaker_margin"))
+    if margin is not None and margin <= PACEMAKER_STOP:
+        yield (
+            f"pacemaker_margin is {margin:g} s, which leaves a scheduler no time to stop; make it "
+            f"more than {PACEMAKER_STOP}"
+        )
+    if fleet.choice("stack_task_queue") == "huey":
+        extra = _options(_argv(host.get("huey_periodic_extra_args")), {"-w": "--workers"})
+        told = ["huey_periodic_workers"] if _seconds(host.get("huey_periodic_workers")) else []
+        told += ["--workers in huey_periodic_extra_args"] if "--workers" in extra else []
+        for where in told:
+            yield (
+                f"{where} lets the scheduler run tasks, which Pacemaker would cut off when it "
+                "moves the scheduler; leave that to the workers"
+            )
+
+
+def _options(argv: Iterable[str], letters: Mapping[str, str]) -> Iterator[str]:
+    """Yield the long form of every option; letters: its short form -> its long form."""
+    for word in argv:
+        if word.startswith("--"):
+            yield word.partition("=")[0]
+        elif word[:2] in letters:
+            yield letters[word[:2]]
+
+
+def _bypassed_beat(fleet: Fleet, host: Host) -> Iterator[str]:
+    """What beat is told beside its variables must not take back what these say."""
+    if host.name not in fleet.group("scheduler") or not fleet.reads(host, "celery_beat_extra_args"):
+        return
+    redbeat = REDBEAT_OPTIONS if fleet.has_redbeat() else {}
+    told = [
+        (f"{option} in {variable}", cures[option])
+        for variable, command, cures in (
+            (
+                "celery_beat_extra_args",
+                host.get("celery_beat_extra_args"),
+                {**BEAT_OPTIONS, **redbeat},
+            ),
+            (
+                "services_custom_commands.celery-beat",
+                host.mapping("services_custom_commands").get("celery-beat"),
+                redbeat,
+            ),
+        )
+        for option in _options(_argv(command), BEAT_LETTERS)
+        if option in cures
+    ]
+    environment = {**BEAT_ENVIRONMENT, **(REDBEAT_ENVIRONMENT if fleet.has_redbeat() else {})}
+    told += [
+        (f"{variable}.{name}", environment[name])
+        for variable in ("app_env", "app_secret_env")
+        for name in host.mapping(variable)
+        if name in environment
+    ]
+    for where, cure in told:
+        yield f"{where} would set aside how this bundle runs beat; {cure}"
+
+
+def _beat_times(fleet: Fleet, host: Host) -> Iterator[str]:
+    if not fleet.has_redbeat() or host.name not in fleet.group("scheduler"):
+        return
+    times = {
+        variable: _number(host.get(variable))
+        for variable in ("celery_beat_lock_timeout", "celery_beat_max_interval")
+    }
+    for variable, seconds in times.items():
+        if seconds is not None and seconds <= 0:
+            yield f"{variable} is {host.get(variable)} s; use a positive number of seconds"
+    lock, loop = times.values()
+    if lock and loop and 0 < lock < (needed := 2 * loop + REDIS_TIMEOUT):
+        yield (
+            f"celery_beat_lock_timeout is {lock:g} s, but beat sleeps for up to {loop:g} s "
+            "(celery_beat_max_interval) before it extends its lock, and takes time to send; make "
+            f"the first {needed:g} or more"
+        )
+
+
+def _celery_settings(fleet: Fleet, host: Host) -> Iterator[str]:
+    """Settings that another variable is for, or that Celery would show with their password."""
+    if not fleet.reads(host, "celery_settings"):
+        return
+    ours = {**CELERY_SETTINGS, **(REDBEAT_SETTINGS if fleet.has_redbeat() else {})}
+    if fleet.choice("celery_beat_scheduler") not in (None, "project"):
+        ours["beat_scheduler"] = REDBEAT_SETTINGS["beat_scheduler"]
+    for name, value in host.mapping("celery_settings").items():
+        where, plain = f"celery_settings.{name}", str(name).lower().removeprefix("celery_")
+        if plain in ours:
+            yield f"{where} would set aside what this bundle rests on; {ours[plain]}"
+            continue
+        if name != plain:
+            yield f"{where} is no name of a setting since Celery 4; write '{plain}'"
+        if plain == "task_always_eager" and _is_true(value):
+            yield f"{where} is true, so that no task would reach a worker; remove it"
+        for path, leaf in _leaves(where, value):
+            if URL_PASSWORD.search(str(leaf)):
+                yield (
+                    f"{path} holds a password, which Celery shows to everybody who may ask a "
+                    "worker; let the project's settings read it from app_secret_env"
+                )
 
 
 def _unreadable_variables(_fleet: Fleet, host: Host) -> Iterator[str]:
@@ -706,7 +973,10 @@ def _time_limits(fleet: Fleet, host: Host) -> Iterator[str]:
 def _addresses(fleet: Fleet, host: Host) -> Iterator[str]:
     address = host.get("stack_address")
     clients = [name for name in fleet.group(*APP_GROUPS) if name != host.name]
-    is_server = host.name in fleet.group(*fleet.servers())
+    servers = [*fleet.group(*fleet.servers()), *fleet.lock_hosts()]
+    if fleet.engine() == "pacemaker":
+        servers += fleet.group("scheduler")
+    is_server = host.name in servers
     if _is_wildcard(address) or (is_server and clients and _is_loopback(address)):
         yield (
             f"stack_address is {address}, where {', '.join(clients) or 'others'} cannot reach this "
@@ -731,18 +1001,25 @@ def _ports(fleet: Fleet, host: Host) -> Iterator[str]:
 
 
 def _redis_databases(fleet: Fleet, host: Host) -> Iterator[str]:
-    variables = ("redis_database", "redis_cache_database")
-    numbers = [str(host.get(variable)) for variable in variables]
     if not fleet.reads(host, "redis_database"):
         return
-    for variable, number in zip(variables, numbers, strict=True):
+    is_broker, lock_hosts = fleet.choice("stack_broker") == "redis", fleet.lock_hosts()
+    # What clearing the cache would do if it were in the same database.
+    beside = {"redis_database": "empty the queue"} if is_broker else {}
+    beside |= {"redis_lock_database": "take RedBeat's lock"} if lock_hosts else {}
+    for variable in [*beside, *(["redis_cache_database"] if is_broker else [])]:
+        number = str(host.get(variable))
         if number.lstrip("-").isdigit() and int(number) not in range(16):
             yield f"{variable} is {number}, but Redis numbers its databases from 0 to 15"
-    if numbers[0].isdigit() and numbers[0] == numbers[1]:
-        yield (
-            f"redis_database and redis_cache_database are both {numbers[0]}, so that clearing the "
-            "cache would empty the queue; choose two numbers"
-        )
+    if not set(lock_hosts) & set(fleet.group("brokers")):
+        beside.pop("redis_lock_database", None)  # It is in a Redis of its own.
+    cache = str(host.get("redis_cache_database"))
+    for variable, harm in beside.items() if is_broker and cache.isdigit() else ():
+        if str(host.get(variable)) == cache:
+            yield (
+                f"{variable} and redis_cache_database are both {cache}, so that clearing the cache "
+                f"would {harm}; choose two numbers"
+            )
 
 
 def _flower_protection(fleet: Fleet, host: Host) -> Iterator[str]:
@@ -807,6 +1084,10 @@ def _open_flower(fleet: Fleet, host: Host) -> Iterator[str]:
 FLEET_RULES: Sequence[Callable[[Fleet], Iterator[str]]] = (
     _misspelt_groups,
     _scheduler_count,
+    _unfit_engine,
+    _unfit_beat,
+    _dead_members,
+    _lock_redis,
     _missing_groups,
     _differing_choices,
     _unfit_broker,
@@ -818,8 +1099,11 @@ FLEET_RULES: Sequence[Callable[[Fleet], Iterator[str]]] = (
 HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
     _embedded_schedulers,
     _idle_schedulers,
+    _pacemaker_members,
+    _bypassed_beat,
+    _beat_times,
+    _celery_settings,
     _eager_tasks,
-    _unavailable_choices,
     _unreadable_variables,
     _unknown_variables,
     _malformed_values,

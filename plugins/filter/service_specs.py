@@ -17,7 +17,9 @@ A spec is data and knows no process manager:
     stop_signal: str without SIG; sent to the main process alone.
     memory_max: str such as "512M"; empty for no limit. tasks_max: int.
     scheduler: bool, the one in the fleet.
+    engine: str, what keeps it the one on several hosts: "redbeat" or "pacemaker"; else empty.
     after: list of what should be up before it on the same host: "redis", "postgresql".
+    environment: dict of str, not secret; the environment file wins over it.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
         "memory_max": "",
         "tasks_max": 512,
         "scheduler": False,
+        "engine": "",
         "after": [],
+        "environment": {},
         **more,
     }
 
@@ -178,17 +182,72 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
     )
 
 
+def keeps_schedule_file(choices: dict[str, Any]) -> bool:
+    """Return whether beat runs here and remembers in a file when it sent what."""
+    return (
+        choices["task_queue"] == "celery"
+        and choices["host"] in choices["scheduler_hosts"]
+        and choices["engine"] != "redbeat"
+        # What the project itself has chosen may be a file.
+        and choices["celery_beat_scheduler"] in ("project", "file")
+    )
+
+
+# Asks the beats on the broker, each of which answers under its host's name. Whoever has started
+# here once since the boot does not ask: a crash must not cost these seconds.
+ASK_FIRST = """
+flag=$0 me=$1
+shift
+[ ! -e "$flag" ] || exit 0
+code=0
+said=$("$@" inspect ping --json --timeout 5 2>&1) || code=$?
+others=$(printf %s "$said" | grep -o 'celerybeat@[^"]*' | grep -vxF "$me" | sort -u | xargs)
+if [ -n "$others" ]; then
+    echo "This host does not schedule: $others does. After a boot it asks before it starts." >&2
+    exit 76
+fi
+case $code:$said in
+0:* | 69:*'No nodes replied'*) : >"$flag" ;;
+*) printf '%s\n' "$said" >&2; exit "$code" ;;
+esac
+"""
+
+
+def ask_first(choices: dict[str, Any]) -> list[list[str]]:
+    """Return the commands that keep a host from scheduling which comes back after it was replaced.
+
+    What /run/lock holds is gone after a boot. 69 is Celery's status when nobody answers, but also
+    when the broker does not (handle_remote_command_error): then who schedules is not known.
+    """
+    if choices["engine"] or not choices["celery_app"]:
+        return []
+    flag = f"/run/lock/{choices['state_dir'].rpartition('/')[2]}-has-scheduled"
+    celery = [f"{choices['bin']}/celery", "-A", choices["celery_app"]]
+    return [["/bin/sh", "-c", ASK_FIRST.strip(), flag, f"celerybeat@{choices['host']}", *celery]]
+
+
 def beat(choices: dict[str, Any]) -> Spec:
-    """Return the spec of the one Celery scheduler."""
+    """Return the spec of the one Celery scheduler; which one that is, its settings say."""
+    redbeat = choices["engine"] == "redbeat"
+    schedule, before = [], []
+    if keeps_schedule_file(choices):
+        schedule = ["--schedule", f"{choices['state_dir']}/{BEAT_SCHEDULE}"]
+        if choices["engine"] == "pacemaker":
+            # What this host remembers from its last turn is older than what another one has sent
+            # since: beat would send that again. After a crash it is seconds old, and stays.
+            stale = ["-maxdepth", "1", "-name", f"{BEAT_SCHEDULE}*", "-mmin", "+1", "-delete"]
+            before = [["/usr/bin/find", choices["state_dir"], *stale]]
     return spec(
         "celery-beat",
-        "Celery beat, the one scheduler of the fleet",
+        "Celery beat, " + ("the one or a standby" if redbeat else "the one scheduler of the fleet"),
         [f"{choices['bin']}/celery", "-A", choices["celery_app"], "beat"]
         # Without a name, beat keeps a pid file that outlives a crash and stops the next start.
-        + ["--pidfile=", "--schedule", f"{choices['state_dir']}/{BEAT_SCHEDULE}"]
+        + ["--pidfile=", *schedule]
         + ["--loglevel", choices["celery_loglevel"], *words(choices["celery_beat_extra_args"])],
+        before=[*before, *ask_first(choices)],
         memory_max=choices["celery_beat_memory_max"],
         scheduler=True,
+        engine=choices["engine"],
     )
 
 
@@ -259,6 +318,7 @@ def huey_periodic(choices: dict[str, Any]) -> Spec:
         start_timeout=60 + 90,
         memory_max=choices["huey_periodic_memory_max"],
         scheduler=True,
+        engine=choices["engine"],
     )
 
 
@@ -309,7 +369,8 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     """Say which services run on a host.
 
     Args:
-        choices: `groups` (list of the host's groups) and the variables that the specs need.
+        choices: `groups` (list of the host's groups), `scheduler_hosts` (list of the hosts that
+            shall schedule) and the variables that the specs need.
 
     Returns:
         `services`: the host's specs, the scheduler last; `absent`: names of schedulers that must
@@ -324,6 +385,8 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
         # An empty set would stop everything that runs.
         raise AnsibleFilterError(f"service_specs knows no task queue {choices['task_queue']!r}.")
     try:
+        hosts = choices["scheduler_hosts"]
+        schedules = choices["host"] in hosts
         services: list[Spec] = [web(choices)] if "web" in groups else []
         if choices["task_queue"] == "celery":
             if "workers" in groups:
@@ -331,14 +394,15 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
                 services += [with_broker(worker(choices, pool), choices) for pool in pools]
             if "flower" in groups:
                 services.append(flower(choices))
-            if "scheduler" in groups:
-                if choices["celery_events_camera"]:
+            if schedules:
+                # One camera is enough: a second one would store every event twice.
+                if choices["celery_events_camera"] and hosts[0] == choices["host"]:
                     services.append(with_broker(events(choices), choices))
                 services.append(with_broker(beat(choices), choices))
         elif choices["task_queue"] == "huey":
             if "workers" in groups:
                 services.append(with_broker(huey_worker(choices), choices))
-            if "scheduler" in groups:
+            if schedules:
                 services.append(with_broker(huey_periodic(choices), choices))
     except KeyError as missing:
         raise AnsibleFilterError(f"service_specs needs {missing}.") from missing
@@ -347,10 +411,11 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     after = [local[group] for group in sorted(groups & local.keys()) if local[group] in OURS]
     services = [with_custom_command({**one, "after": after}, choices) for one in services]
     here = {one["name"] for one in services}
+    forget = [] if keeps_schedule_file(choices) else [f"{choices['state_dir']}/{BEAT_SCHEDULE}*"]
     return {
         "services": services,
         "absent": [name for name in SCHEDULERS if name not in here],
-        "forget": [f"{choices['state_dir']}/{BEAT_SCHEDULE}*"] if "celery-beat" not in here else [],
+        "forget": forget,
     }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 DOCUMENTATION = r"""
 name: service_verdict
@@ -22,10 +22,11 @@ options:
     description:
       - Host to its probes. Each is a mapping with C(set) (a check-mode result of
         M(process_set)), C(web) and C(flower) (results of M(ansible.builtin.uri)), C(ping) (of
-        C(celery inspect ping --json)) and C(huey) (of a round trip through Huey). A probe that was
-        not made is missing or was skipped.
-      - Beside them, C(log) says where a service's log is, with C({}) for its name, and C(prefix)
-        is what the names of the stack's services begin with.
+        C(roles/verify/files/ask_broker.py)) and C(huey) (of a round trip through Huey). A probe
+        that was not made is missing or was skipped.
+      - Beside them, C(log) says where a service's log is, with C({}) for its name, C(prefix) is
+        what the names of the stack's services begin with, and C(schedulers) lists the names of
+        those of which P(scheduler_verdict#filter) tells whether they run.
     type: dict
     required: true
   nodes:
@@ -48,6 +49,18 @@ _value:
 AGAIN = "run site.yml, or the playbook services, to put it right"
 
 
+class Answers(NamedTuple):
+    """Who answered on Celery's broker.
+
+    `nodes`: their names. `live`: the hosts whose beat answered, one twice if two did; or in words
+    why that is not known; or None if nobody asked. `error`: what asking ended with, if it failed.
+    """
+
+    nodes: list[str]
+    live: list[str] | str | None
+    error: str = ""
+
+
 def made(probe: Any) -> bool:
     """Tell whether a probe was made: neither missing nor skipped."""
     return bool(probe) and not probe.get("skipped")
@@ -57,6 +70,27 @@ def last_line(result: Mapping[str, Any]) -> str:
     """Return the last line that a failed command wrote to stderr: in Python, the error itself."""
     lines = str(result.get("stderr") or result.get("msg") or "").strip().splitlines()
     return lines[-1] if lines else "no answer"
+
+
+def broker_answers(result: Any) -> dict[str, Any]:
+    """Read what ask_broker.py printed, as its registered result; return `Answers` as a dict."""
+    return read_answers(result)._asdict()
+
+
+def read_answers(result: Any) -> Answers:
+    """See `broker_answers`."""
+    if not made(result):
+        return Answers([], None)
+    # A project may print something while it is imported.
+    text = (str(result.get("stdout") or "").strip().splitlines() or [""])[-1]
+    try:
+        said = json.loads(text)
+        nodes, unknown = list(said["nodes"]), str(said["unknown"])
+    except (ValueError, KeyError, TypeError):
+        error = last_line(result).rstrip(".")
+        return Answers([], f"asking on the broker ended with: {error}", error)
+    beats = [node.partition("@")[2] for node in nodes if node.startswith("celerybeat@")]
+    return Answers(nodes, unknown if unknown and not beats else beats)
 
 
 def log_of(probes: Mapping[str, Any], service: str) -> str:
@@ -72,16 +106,20 @@ def set_problems(host: str, probes: Mapping[str, Any]) -> list[str]:
         return [f"{host}: the services cannot be compared: {result.get('msg')}"]
     log = f"look at {probes['log']} on {host}, then {AGAIN}"
     problems = [
-        f"{host}: {name} does not run; {log.format(name)}." for name in result.get("started", [])
+        f"{host}: {name} does not run; {log.format(name)}."
+        for name in result.get("started", [])
+        if name.removesuffix(".service") not in probes["schedulers"]
     ]
     problems += [
         f"{host}: {name} runs with something old: {why}; {AGAIN}."
-        for name, why in result.get("restarted", {}).items()
+        for key in ("restarted", "outdated")
+        for name, why in result.get(key, {}).items()
     ]
-    told = {*result.get("started", []), *result.get("restarted", {})}
+    told = {name for key in ("started", "restarted", "outdated") for name in result.get(key, [])}
     for key, words in (
         ("written", "differs from what was deployed"),
         ("enabled", "would not start at the next boot"),
+        ("stopped", "would be started at boot by systemd, beside its cluster"),
         ("pruned", "is there although it should not be"),
         ("masked", "is not masked although it must not run here"),
     ):
@@ -105,20 +143,16 @@ def uri_problems(host: str, what: str, probes: Mapping[str, Any]) -> list[str]:
 
 def ping_problems(host: str, hosts: Mapping[str, Mapping[str, Any]], nodes: list[str]) -> list[str]:
     """Return a sentence for every Celery node that did not answer over the broker."""
-    result = hosts[host]["ping"]
-    try:
-        answers = json.loads(str(result.get("stdout") or "{}"))
-    except json.JSONDecodeError:
-        answers = {}
+    answers = read_answers(hosts[host]["ping"])
     problems = []
-    for node in sorted(set(nodes) - set(answers)):
+    for node in sorted(set(nodes) - set(answers.nodes)):
         where = node.rsplit("@", 1)[-1]
         problems.append(
             f"{where}: the worker {node} does not answer over the broker (asked from {host}); "
             f"look at {log_of(hosts.get(where) or hosts[host], 'celery-worker*')} on {where}."
         )
-    if problems and len(problems) == len(set(nodes)) and result.get("stderr"):
-        problems.append(f"{host}: asking the workers ended with: {last_line(result)}")
+    if answers.error:
+        problems.insert(0, f"{host}: asking on the broker ended with: {answers.error}.")
     return problems
 
 
@@ -145,7 +179,8 @@ def foreign_services(censuses: Mapping[str, Mapping[str, Any] | None], stack: st
     """
     return [
         f"{host}: the service {name} belongs to the stack {owner}: set stack_unit_prefix, so that "
-        f"the stacks {owner} and {stack} can share this host."
+        f"the stacks {owner} and {stack} can share this host, or if {owner} is the former name of "
+        f"{stack}, set stack_name to {owner}: a stack keeps its name."
         for host, census in censuses.items()
         for name, owner in ((census or {}).get("foreign_units") or {}).items()
     ]
@@ -156,8 +191,9 @@ def service_verdict(hosts: Mapping[str, Mapping[str, Any]], nodes: list[str]) ->
 
     Args:
         hosts: host -> probes (`set`, `web`, `flower`, `ping`, `huey`), as registered by the role
-            verify, with `log` and `prefix`; `web` and `flower` carry the list `wanted` of good
-            status codes beside the result, `huey` the sent `task` and the `seconds` waited for it.
+            verify, with `log`, `prefix` and `schedulers`; `web` and `flower` carry the list
+            `wanted` of good status codes beside the result, `huey` the sent `task` and the
+            `seconds` waited for it.
         nodes: the Celery nodes that should answer.
 
     Returns:
@@ -182,4 +218,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters of this file."""
-        return {"service_verdict": service_verdict, "foreign_services": foreign_services}
+        return {
+            "service_verdict": service_verdict,
+            "foreign_services": foreign_services,
+            "broker_answers": broker_answers,
+        }

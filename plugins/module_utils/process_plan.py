@@ -33,6 +33,7 @@ class Unit:
     start_timeout: float = 90
     ready: list[str] = field(default_factory=list)
     scheduler: bool = False
+    held: bool = False
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Plan:
     """What has to be done to get from what is there to what is wanted.
 
     `write`, `prune`, `mask`, `keep`, `make` and `forget` hold paths; the others names of units.
+    `stop` are held units that the manager would start by itself, `outdated` those that their
+    cluster has to restart, with the reason.
     """
 
     write: list[str] = field(default_factory=list)
@@ -66,6 +69,8 @@ class Plan:
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: dict[str, str] = field(default_factory=dict)
+    stop: list[str] = field(default_factory=list)
+    outdated: dict[str, str] = field(default_factory=dict)
     reload: bool = False
 
     def changes(self) -> bool:
@@ -164,6 +169,17 @@ def newest_input(paths: list[str], since: float) -> str | None:
     return None
 
 
+def why_outdated(unit: Unit, written: list[str], now: State) -> dict[str, str]:
+    """Return unit name -> why its process must be replaced; empty when it need not be.
+
+    `written` are those of its files that differ from what is wanted.
+    """
+    if written:
+        return {unit.name: "its file changed"}
+    newer = now.since and newest_input([*unit.files, *unit.newer_than], now.since)
+    return {unit.name: f"{newer} is newer than the process"} if newer else {}
+
+
 def make_plan(
     *,
     stack: str,
@@ -220,6 +236,12 @@ def make_plan(
         now = states.get(unit.name, State())
         written = [path for path in unit.files if path in plan.write]
         opened = [name for name in unit.follows if name in plan.start or name in plan.restart]
+        if unit.held:
+            if now.enabled:
+                plan.stop.append(unit.name)
+            elif now.up:
+                plan.outdated.update(why_outdated(unit, written, now))
+            continue
         if written or not now.enabled:
             plan.enable.append(unit.name)
         if not now.up:
@@ -229,10 +251,6 @@ def make_plan(
         elif opened:
             # systemd refuses to open a socket whose service already runs.
             plan.restart[unit.name] = f"{opened[0]} is opened anew"
-        elif written:
-            plan.restart[unit.name] = "its file changed"
-        elif now.since is not None:
-            newer = newest_input([*unit.files, *unit.newer_than], now.since)
-            if newer:
-                plan.restart[unit.name] = f"{newer} is newer than the process"
+        else:
+            plan.restart.update(why_outdated(unit, written, now))
     return plan

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
+from ansible.module_utils.supervisord_files import (
+    CONF_DIR,
+    LAUNCHER_DIR,
+    SOCKET,
+    is_launching,
+)
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-CONF_DIR = Path("/etc/supervisor/conf.d")
-LAUNCHER_DIR = Path("/usr/local/lib")
-SOCKET = Path("/run/supervisor.sock")
 # Seconds that one which is busy with other programs may take to answer a call.
 CALL_TIMEOUT = 60.0
 # Seconds that a supervisord which has just been started may take to answer.
@@ -48,15 +51,6 @@ def started_at(stat: str, now: float, uptime: float, ticks: int) -> float:
     # what was written just before the start must not look newer.
     since_boot = int(stat.rpartition(")")[2].split()[19]) + 1
     return now - uptime + since_boot / ticks
-
-
-def is_launching(command: bytes, stack: str) -> bool:
-    """Tell whether a process, by its /proc/PID/cmdline, has yet to become the program."""
-    argv = command.decode(errors="replace").split("\0")
-    # The program that holds a socket is in that directory too, and has nothing to become.
-    return argv[1:2] != [] and (
-        argv[1].startswith(f"{LAUNCHER_DIR}/{stack}/") and argv[2:3] != ["hold"]
-    )
 
 
 class Supervisord:
@@ -233,7 +227,7 @@ class Supervisord:
     def is_launching(self, pid: int) -> bool:
         """Tell whether a process is still its launcher; one that is gone is none."""
         try:
-            return is_launching(Path(f"/proc/{pid}/cmdline").read_bytes(), self.stack)
+            return bool(is_launching(Path(f"/proc/{pid}/cmdline").read_bytes(), self.stack))
         except (FileNotFoundError, ProcessLookupError):
             return False
 

@@ -11,17 +11,20 @@ Runs on managed hosts: Python 3.9 or newer, standard library only.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from ansible.module_utils.supervisord_files import CONF_DIR, is_launching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 UNIT_FILES = Path("/etc/systemd/system")
-PROGRAM_FILES = Path("/etc/supervisor/conf.d")
 
 BEAT = "celery beat"
 EMBEDDED = "celery worker with embedded beat"
@@ -36,6 +39,7 @@ DJANGO_ADMIN = {"django", "django-admin"}
 BEAT_TITLE = "[celery beat]"
 WORKER_TITLE = re.compile(r"\[celeryd: [^\]]*:MainProcess\] -\w+- \((.*)")
 
+UNIT_NAME = re.compile(r"[\w:.\\-]+(@[\w:.\\-]+)?\.service", re.ASCII)
 # Services in which people log in: what runs there was started by hand.
 LOGIN = re.compile(r"(user|sshd?|autovt|([a-z]+-)?getty)[@.]")
 
@@ -43,6 +47,9 @@ SECRET = r"[\w.-]*(?:passw|passphrase|secret|token|credential|api[_-]?key|auth)[
 SECRET_OPTION = re.compile(rf"--?{SECRET}", re.IGNORECASE)
 SECRET_VALUE = re.compile(rf"({SECRET}=|--{SECRET}\s+)\S+", re.IGNORECASE)
 URL_USERINFO = re.compile(r"://\S*@")
+
+# The settings that a deployment lays over the project's, in the environment of its processes.
+SETTINGS = "STACK_CELERY_SETTINGS"
 
 
 class Valued(NamedTuple):
@@ -57,7 +64,11 @@ class Valued(NamedTuple):
 
 
 class Scheduler(TypedDict):
-    """A process that schedules periodic tasks; `started` in seconds since the epoch."""
+    """A process that schedules periodic tasks; `started` in seconds since the epoch.
+
+    `scheduler` is the class that its command or the deployment's settings choose for Celery's
+    beat; empty where that is the project's own choice, or Huey.
+    """
 
     pid: int
     ppid: int
@@ -65,6 +76,7 @@ class Scheduler(TypedDict):
     argv: list[str]
     command: str
     kind: str
+    scheduler: str
     started: float
     unit: str | None
     program: str | None
@@ -74,6 +86,19 @@ class ForeignScheduler(Scheduler):
     """A scheduler of another stack on the same host."""
 
     stack: str
+
+
+class Lurker(TypedDict):
+    """A unit or program of nobody's that would schedule if it were started.
+
+    `state` is systemd's or supervisord's word; `enabled`: it starts by itself.
+    """
+
+    name: str
+    manager: str
+    kind: str
+    state: str
+    enabled: bool
 
 
 class Census(TypedDict):
@@ -119,12 +144,16 @@ class ProgramState(TypedDict):
 
 
 class Definition(NamedTuple):
-    """What a file says of a unit or a supervisord program; `stack` is None for nobody's."""
+    """What a file says of a unit or a supervisord program; `stack` is None for nobody's.
+
+    `kind`: which scheduler its command would become, None for none.
+    """
 
     stack: str | None
     user: str | None
     autostart: bool = True
     log: str = ""
+    kind: str | None = None
 
 
 def _valued(short: str, long: str) -> Valued:
@@ -144,6 +173,13 @@ WORKER_OPTIONS = CELERY_OPTIONS.including(
         logfile loglevel max-memory-per-child max-tasks-per-child optimization pidfile pool
         pool-start-method prefetch-multiplier queues schedule schedule-filename scheduler
         soft-time-limit statedb time-limit uid umask""",
+    )
+)
+BEAT_OPTIONS = CELERY_OPTIONS.including(
+    _valued(
+        "flnsS",
+        """executable gid hostname logfile loglevel max-interval pidfile schedule scheduler uid
+        umask""",
     )
 )
 HUEY_OPTIONS = _valued(
@@ -167,6 +203,31 @@ def scheduler_kind(argv: Sequence[str]) -> str | None:
         return _celery(arguments)
     if "manage" in program or program in DJANGO_ADMIN:
         return _management_command(arguments)
+    return None
+
+
+def scheduler_class(argv: Sequence[str]) -> str:
+    """Return which class ARGV chooses for Celery's beat; empty if it leaves that to settings."""
+    title = argv[0].startswith("[celery")
+    words = argv[0].rstrip(")").split() if title else _program(argv)[1]
+    if scheduler_kind(argv) == BEAT:
+        names, valued = {"-S", "--scheduler"}, BEAT_OPTIONS
+    else:
+        names, valued = {"--scheduler"}, WORKER_OPTIONS  # There -S is another option.
+    chosen = [value for option, value, _ in _options(words, valued) if option in names]
+    return chosen[-1] if chosen else ""
+
+
+def command_kind(command: str) -> str | None:
+    """Return which kind of scheduler the text of a COMMAND starts, also behind a wrapper."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    for position, word in enumerate(words):
+        kind = scheduler_kind(words[position:]) or (" " in word and command_kind(word))
+        if kind:
+            return kind
     return None
 
 
@@ -224,6 +285,7 @@ def take_census(
             argv=argv,
             command=" ".join(argv),
             kind=process.kind,
+            scheduler=scheduler_class(process.argv) or process.settings_class,
             started=boot + process.started,
             unit=unit,
             program=program,
@@ -277,11 +339,15 @@ def read_units(directory: Path = UNIT_FILES) -> dict[str, Definition]:
     for file in directory.glob("*.service"):
         text = _read(file) if file.is_file() else ""  # A mask is a link to a device.
         user = re.search(r"^User=(\S+)", text, re.MULTILINE)
-        units[file.name] = Definition(_stack(text), user[1] if user else None)
+        starts = re.findall(r"^ExecStart=[-@:+!|]*(.+)", text.replace("\\\n", " "), re.MULTILINE)
+        kind = next(filter(None, map(command_kind, starts)), None)
+        if not UNIT_NAME.fullmatch(file.name):
+            kind = None  # A template, or nothing that systemd takes for a unit: it cannot be asked.
+        units[file.name] = Definition(_stack(text), user[1] if user else None, kind=kind)
     return units
 
 
-def read_programs(directory: Path = PROGRAM_FILES) -> dict[str, Definition]:
+def read_programs(directory: Path = CONF_DIR) -> dict[str, Definition]:
     """Return name -> definition of every supervisord program that has a file in DIRECTORY."""
     programs: dict[str, Definition] = {}
     files = sorted(directory.glob("*.conf"))
@@ -304,8 +370,14 @@ def read_programs(directory: Path = PROGRAM_FILES) -> dict[str, Definition]:
                     options.get("user"),
                     options.get("autostart", "true").lower() not in ("false", "no", "off", "0"),
                     options.get("stdout_logfile", ""),
+                    command_kind(options.get("command", "")),
                 )
     return programs
+
+
+def nobodys(definitions: Mapping[str, Definition]) -> dict[str, str]:
+    """Return name -> kind of the units or programs of no stack that would schedule."""
+    return {name: one.kind for name, one in definitions.items() if one.kind and not one.stack}
 
 
 def running_programs(answers: Iterable[Mapping[str, Any]]) -> dict[int, str]:
@@ -331,13 +403,42 @@ def program_states(
                 name=name,
                 state=known[name]["statename"] if name in known else "",
                 pid=pid,
-                starting=bool(pid) and _is_launcher(proc / str(pid), stack, name),
+                starting=bool(pid) and _is_launcher(proc / str(pid), stack),
                 defined=definition is not None,
                 autostart=bool(definition and definition.autostart),
                 log=definition.log if definition else "",
             )
         )
     return states
+
+
+def lurkers(
+    kinds: Mapping[str, str], units: Iterable[UnitState], programs: Iterable[ProgramState]
+) -> list[Lurker]:
+    """Tell the state of those UNITS and PROGRAMS that KINDS, from `nobodys`, has by their name."""
+    found = [
+        Lurker(
+            name=unit["name"],
+            manager="systemd",
+            kind=kinds[unit["name"]],
+            state=unit["active"],
+            enabled=unit["enabled"].startswith("enabled"),
+        )
+        for unit in units
+        if unit["name"] in kinds
+    ]
+    found += [
+        Lurker(
+            name=program["name"],
+            manager="supervisord",
+            kind=kinds[program["name"]],
+            state=program["state"],
+            enabled=program["autostart"],
+        )
+        for program in programs
+        if program["name"] in kinds
+    ]
+    return found
 
 
 # --- What an argv means -------------------------------------------------------------------------
@@ -449,6 +550,7 @@ class _Process(NamedTuple):
     started: float
     argv: tuple[str, ...]
     kind: str
+    settings_class: str
     cgroup: str
 
 
@@ -487,8 +589,24 @@ def _process(proc: Path, pid: int, argv: tuple[str, ...], kind: str) -> _Process
         started=int(stat[19]) / os.sysconf("SC_CLK_TCK"),
         argv=argv,
         kind=kind,
+        settings_class=_settings_class(directory),
         cgroup=_read(directory / "cgroup"),
     )
+
+
+def _settings_class(process: Path) -> str:
+    """Return the class for Celery's beat in the settings of a process's environment."""
+    try:
+        # Nothing else of it may leave this function: it is full of secrets.
+        variables = (process / "environ").read_bytes().decode("utf-8", "replace").split("\0")
+    except PermissionError:
+        return ""  # The kernel hides it from a root without the right to trace.
+    for variable in variables:
+        name, _, value = variable.partition("=")
+        if name == SETTINGS:
+            with contextlib.suppress(ValueError, AttributeError):
+                return str(json.loads(value).get("beat_scheduler", ""))
+    return ""
 
 
 def _stat(process: Path) -> list[str]:
@@ -571,10 +689,9 @@ def _program_of(proc: Path, process: _Process, running: Mapping[int, str]) -> st
     return running.get(pid)
 
 
-def _is_launcher(process: Path, stack: str, name: str) -> bool:
+def _is_launcher(process: Path, stack: str) -> bool:
     """Tell whether a program's process is still the shell that prepares it."""
     try:
-        argv = _argv(process)
+        return bool(is_launching((process / "cmdline").read_bytes(), stack))
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return len(argv) > 1 and argv[-1] == f"/usr/local/lib/{stack}/{name}"

@@ -28,6 +28,8 @@ description:
   - A file in the way that no stack owns is kept beside the new one as C(FILE.replaced-by-STACK).
   - A unit that does not start is rolled back to its former file, started from that, and the run
     fails with the last lines of its log.
+  - A cluster that this stack has on a host, by the same line in C(corosync.conf), is ended before
+    anything is started, unless one of O(units) is held by it.
   - Always looks at both managers. What this stack has under the other one than O(manager) is
     stopped and removed before anything is started. If a new unit then does not come up, all of them
     are removed, and the other manager gets its files back and runs them.
@@ -67,6 +69,13 @@ options:
         are stopped.
     type: list
     elements: path
+    default: []
+  only:
+    description:
+      - Names, without suffix, of the units and programs that this run may touch. What else is due
+        on the host stays so. Empty for all.
+    type: list
+    elements: str
     default: []
   directories:
     description:
@@ -116,6 +125,13 @@ options:
         default: 0
       scheduler:
         description: Start this unit only after all others are up.
+        type: bool
+        default: false
+      held:
+        description:
+          - A cluster starts, stops and restarts this unit. Its files are written and removed like
+            all others, but it is never enabled, started or restarted here. One that systemd would
+            start by itself is stopped and disabled.
         type: bool
         default: false
   masked:
@@ -183,6 +199,17 @@ restarted:
   returned: always
   type: dict
   sample: {"celery-worker.service": "/etc/shop/shop.env is newer than the process"}
+stopped:
+  description: Held units that were enabled, and were stopped and disabled now.
+  returned: always
+  type: list
+  elements: str
+outdated:
+  description:
+    - Held units that run with something old, with the reason. They count as a change, but it is
+      their cluster that has to restart them.
+  returned: always
+  type: dict
 kept:
   description: Copies of files that were in the way and that no stack owned.
   returned: always
@@ -201,6 +228,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.process_cluster import Cluster
 from ansible.module_utils.process_plan import (
     MASK,
     Manager,
@@ -322,6 +350,8 @@ def establish(
     for one in managers:
         if names_of([one], [*plan.write, *plan.prune, *plan.mask]) or plan.reload:
             one.reload()
+    if plan.stop:
+        manager.stop(plan.stop)
     if plan.enable:
         manager.enable(plan.enable)
 
@@ -412,6 +442,7 @@ def main() -> None:
         "start_timeout": {"type": "float", "default": 90},
         "settle": {"type": "float", "default": 0},
         "scheduler": {"type": "bool", "default": False},
+        "held": {"type": "bool", "default": False},
     }
     module = AnsibleModule(
         argument_spec={
@@ -424,6 +455,7 @@ def main() -> None:
             "files": {"type": "list", "elements": "dict", "default": [], "options": file_spec},
             "directories": {"type": "list", "elements": "path", "default": []},
             "forget": {"type": "list", "elements": "path", "default": []},
+            "only": {"type": "list", "elements": "str", "default": []},
             "units": {"type": "list", "elements": "dict", "default": [], "options": unit_spec},
             "masked": {"type": "list", "elements": "str", "default": []},
         },
@@ -435,6 +467,8 @@ def main() -> None:
     units = [Unit(**one) for one in given["units"]]
     known = {"systemd": Systemd(module), "supervisord": Supervisord(module, stack)}
     managers: list[Manager] = [known.pop(given["manager"]), *known.values()]
+    if not any(unit.held for unit in units):
+        managers.append(Cluster(module))
 
     unowned = [path for path, one in wanted.items() if owner_of(one["content"]) != stack]
     if unowned:
@@ -442,6 +476,12 @@ def main() -> None:
 
     try:
         former = {path: text for one in managers for path, text in one.files().items()}
+        if given["only"]:
+            units = [unit for unit in units if Path(unit.name).stem in given["only"]]
+            wanted, former = (
+                {path: one for path, one in files.items() if Path(path).stem in given["only"]}
+                for files in (wanted, former)
+            )
         plan = make_plan(
             stack=stack,
             wanted={path: one["content"] for path, one in wanted.items()},
@@ -465,6 +505,8 @@ def main() -> None:
         enabled=plan.enable,
         started=plan.start,
         restarted=plan.restart,
+        stopped=plan.stop,
+        outdated=plan.outdated,
         kept=[f"{path}.replaced-by-{stack}" for path in plan.keep],
         forgotten=plan.forget,
         diff=[

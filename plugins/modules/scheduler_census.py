@@ -138,6 +138,13 @@ schedulers:
           tasks).
       type: str
       sample: celery beat
+    scheduler:
+      description:
+        - The class that the command (C(-S)) or the deployment's settings in its environment choose
+          for Celery's beat, such as V(redbeat.RedBeatScheduler).
+        - Empty where the project chooses, and for Huey.
+      type: str
+      sample: celery.beat:PersistentScheduler
     started:
       description: When the process started, in seconds since the epoch.
       type: float
@@ -229,6 +236,34 @@ programs:
       description: Path of its log in that file; may be empty.
       type: str
       sample: /var/log/shop/celery-beat.log
+lurking:
+  description:
+    - Units in C(/etc/systemd/system) and programs in C(/etc/supervisor/conf.d) that belong to no
+      stack and whose command would schedule, whether they run or not.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the unit, with suffix, or of the program.
+      type: str
+      sample: old-beat.service
+    manager:
+      description: V(systemd) or V(supervisord).
+      type: str
+      sample: systemd
+    kind:
+      description: As in RV(schedulers).
+      type: str
+      sample: celery beat
+    state:
+      description: What its manager says of it, such as V(inactive) or V(STOPPED).
+      type: str
+      sample: inactive
+    enabled:
+      description: It starts at the next boot, or with supervisord.
+      type: bool
+      sample: true
 starting:
   description: Those of O(units) and O(programs) that are on their way to a process that schedules.
   returned: success
@@ -263,6 +298,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.scheduler_processes import (
     UnitState,
+    lurkers,
+    nobodys,
     parse_units,
     program_states,
     read_programs,
@@ -271,8 +308,7 @@ from ansible.module_utils.scheduler_processes import (
     systemctl_show,
     take_census,
 )
-
-SUPERVISORD = Path("/run/supervisor.sock")
+from ansible.module_utils.supervisord_files import SOCKET
 
 
 def look(module: AnsibleModule) -> dict[str, Any]:
@@ -280,23 +316,30 @@ def look(module: AnsibleModule) -> dict[str, Any]:
     given = module.params
     definitions = read_programs()
     answers: list[dict[str, Any]] = []
-    if SUPERVISORD.exists():
+    if SOCKET.exists():
         from ansible.module_utils.supervisord_rpc import process_info  # Its imports take a while.
 
         try:
-            answers = process_info(SUPERVISORD)
+            answers = process_info(SOCKET)
         except RuntimeError as error:
             module.fail_json(msg=str(error))
+    unit_files = read_units()
+    stray_units, stray_programs = nobodys(unit_files), nobodys(definitions)
+    asked = list(dict.fromkeys([*given["units"], *stray_units]))
     # The states before the processes: what is not starting any more has become its program by then.
     units: list[UnitState] = []
-    if given["units"] and module.get_bin_path("systemctl"):
-        code, shown, _ = module.run_command(systemctl_show(given["units"]))
+    if asked and module.get_bin_path("systemctl"):
+        code, shown, _ = module.run_command(systemctl_show(asked))
         # Without a running systemd there is no state to tell, and nothing it could start.
-        units = parse_units(given["units"], shown) if code == 0 else []
-    programs = program_states(given["programs"], given["stack"], definitions, answers)
+        units = parse_units(asked, shown) if code == 0 else []
+    names = dict.fromkeys([*given["programs"], *stray_programs])
+    programs = program_states(names, given["stack"], definitions, answers)
+    lurking = lurkers({**stray_units, **stray_programs}, units, programs)
+    units = [unit for unit in units if unit["name"] in given["units"]]
+    programs = [program for program in programs if program["name"] in given["programs"]]
     try:
         running = running_programs(answers)
-        census = take_census(given["stack"], read_units(), definitions, running)
+        census = take_census(given["stack"], unit_files, definitions, running)
     except PermissionError as error:
         module.fail_json(msg=f"Cannot see all processes: {error}; run this with become: true")
     return {
@@ -304,6 +347,7 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         "other_stacks": census["other_stacks"],
         "units": units,
         "programs": programs,
+        "lurking": lurking,
         "starting": [one["name"] for one in (*units, *programs) if one["starting"]],
         "foreign_units": {
             name: stack for name, stack in census["foreign"].items() if name in given["names"]

@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import ansible.module_utils
+
 ROOT = Path(__file__).resolve().parents[2]
+# Ansible finds a project's module_utils by itself only when it ships a module.
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
 
 def load(path: str) -> ModuleType:

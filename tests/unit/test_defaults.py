@@ -52,6 +52,7 @@ def test_every_option_says_what_it_is(role: Path) -> None:
         "redis_port",
         "redis_database",
         "redis_cache_database",
+        "redis_lock_database",
         "rabbitmq_port",
         "rabbitmq_management_port",
         "rabbitmq_user",

@@ -11,7 +11,8 @@ import yaml
 from ansible.template import trust_as_template
 
 PLUGIN = Path(__file__).parents[2] / "plugins" / "filter" / "fleet_problems.py"
-FILTERS: dict[str, Callable[..., Any]] = runpy.run_path(str(PLUGIN))["FilterModule"]().filters()
+MODULE = runpy.run_path(str(PLUGIN))
+FILTERS: dict[str, Callable[..., Any]] = MODULE["FilterModule"]().filters()
 
 Inventory = dict[str, dict[str, Any]]
 """`groups`: group -> hosts; any other key: host -> its variables, `all` for every host's."""
@@ -24,6 +25,11 @@ SPECS = {
             stack_process_manager: {type: str, default: systemd, choices: [systemd, supervisord]}
             stack_task_queue: {type: str, default: celery, choices: [celery, huey, none]}
             stack_scheduler_mode: {type: str, default: static, choices: [static, failover]}
+            stack_scheduler_engine:
+              type: str
+              default: "{{ 'pacemaker' if stack_task_queue == 'huey' else 'redbeat' }}"
+              choices: [redbeat, pacemaker]
+            stack_dead_hosts: {type: list, elements: str, default: []}
             stack_broker: {type: str, default: redis, choices: [redis, rabbitmq, sqlite, external]}
             stack_broker_external_url: {type: str, default: ""}
             stack_database:
@@ -37,12 +43,17 @@ SPECS = {
             redis_port: {type: int, default: 6379}
             redis_database: {type: int, default: 0}
             redis_cache_database: {type: int, default: 1}
+            redis_lock_database: {type: int, default: 2}
         """,
         "rabbitmq": """
             rabbitmq_password: {type: str, default: ""}
             rabbitmq_consumer_timeout: {type: int, default: 7200}
         """,
         "postgresql": "postgresql_password: {type: str, default: ''}",
+        "pacemaker": """
+            pacemaker_authkey: {type: str, required: true}
+            pacemaker_margin: {type: int, default: 6}
+        """,
         "app": """
             app_source:
               type: dict
@@ -72,6 +83,13 @@ SPECS = {
                 pool: {type: str, choices: [prefork, threads, solo]}
                 time_limit: {type: int, default: 3600}
             celery_events_camera: {type: str, default: ""}
+            celery_settings: {type: dict, default: {}}
+            celery_beat_scheduler:
+              {type: str, default: project, choices: [project, file, database, memory, redbeat]}
+            celery_beat_max_interval: {type: int, default: 5}
+            celery_beat_lock_timeout: {type: int, default: 30}
+            celery_beat_extra_args: {type: list, default: []}
+            huey_periodic_workers: {type: int, default: 0}
             huey_worker_extra_args: {type: list, default: []}
             huey_periodic_extra_args: {type: list, default: []}
             services_custom_commands: {type: dict, default: {}}
@@ -171,6 +189,32 @@ ONE_HOST = {
 }
 
 MAIL = {"name": "mail", "queues": ["mail"]}
+
+REDBEAT = groups(scheduler=["worker1", "worker2"]) | everywhere(stack_scheduler_mode="failover")
+# RedBeat as the one scheduler's way to remember.
+STATIC_REDBEAT = everywhere(celery_beat_scheduler="redbeat")
+MEMBERS = ["worker1", "worker2", "worker3"]
+ADDRESSES = {name: {"stack_address": f"10.0.1.{name[-1]}"} for name in (*MEMBERS, "worker4")}
+PACEMAKER = {
+    "groups": {
+        "workers": MEMBERS,
+        "scheduler": MEMBERS,
+        "all": [*GOOD["groups"]["all"], "worker3"],
+    },
+    "all": {
+        "stack_scheduler_mode": "failover",
+        "stack_scheduler_engine": "pacemaker",
+        "pacemaker_authkey": "k" * 32,
+    },
+    **ADDRESSES,
+}
+LOCK = {
+    "groups": {"lock": ["lock1"], "all": [*GOOD["groups"]["all"], "lock1"]},
+    "lock1": {"stack_address": "10.0.0.8"},
+}
+FOREIGN_RABBITMQ = groups(brokers=None) | everywhere(
+    stack_broker="external", stack_broker_external_url="amqp://u:hunter2@mq.example/v"
+)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +337,7 @@ CASES = {
     "two hosts in scheduler": (
         groups(scheduler=["worker1", "worker2"]),
         "Group 'scheduler' has 2 hosts (worker1, worker2), so every periodic task would run more "
-        "than once; leave exactly one",
+        "than once; leave exactly one, or set stack_scheduler_mode to 'failover'",
     ),
     "a scheduler without a task queue": (
         groups(workers=None, flower=None) | everywhere(stack_task_queue="none"),
@@ -401,10 +445,6 @@ CASES = {
     "an unknown choice like no other": (
         {"web1": {"stack_process_manager": "runit"}},
         "web1: stack_process_manager 'runit' is none of systemd, supervisord; correct it",
-    ),
-    "a scheduler mode of a later version": (
-        groups(scheduler=["worker1", "worker2"]) | everywhere(stack_scheduler_mode="failover"),
-        "stack_scheduler_mode 'failover' is not available in this version yet; choose static",
     ),
     "sqlite for several hosts": (
         groups(database=None) | everywhere(stack_database="sqlite"),
@@ -699,6 +739,380 @@ def test_bad_input_gets_its_sentence_and_no_other(change: Inventory, sentence: s
     assert problems(change) == [sentence]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param([REDBEAT], id="RedBeat on two hosts"),
+        pytest.param(
+            [REDBEAT, everywhere(celery_beat_scheduler="redbeat")], id="RedBeat said twice"
+        ),
+        pytest.param([REDBEAT, {"worker1": {"stack_process_manager": "supervisord"}}], id="both"),
+        pytest.param(
+            [REDBEAT, RABBITMQ, everywhere(redis_password="r")], id="RedBeat beside RabbitMQ"
+        ),
+        pytest.param(
+            [REDBEAT, RABBITMQ, LOCK, everywhere(redis_password="r", redis_lock_database=0)],
+            id="RabbitMQ, and RedBeat on a Redis of its own",
+        ),
+        pytest.param(
+            [
+                REDBEAT,
+                groups(brokers=None),
+                everywhere(
+                    stack_broker="external",
+                    stack_broker_external_url="sentinel://:p@a.example:26379;sentinel://b.example",
+                    redis_password=None,
+                ),
+            ],
+            id="RedBeat on a foreign Redis",
+        ),
+        pytest.param([REDBEAT, FOREIGN_RABBITMQ, LOCK], id="RedBeat beside a foreign RabbitMQ"),
+        pytest.param(
+            [
+                REDBEAT,
+                everywhere(
+                    celery_beat_lock_timeout=10,
+                    celery_beat_max_interval=2,
+                    celery_settings={
+                        "task_acks_late": True,
+                        "beat_cron_starting_deadline": 60,
+                        "result_backend": "https://results.example",
+                    },
+                    celery_beat_extra_args=["--logfile=-", "-lINFO"],
+                    app_env={"CELERY_TIMEZONE": "UTC"},
+                ),
+            ],
+            id="RedBeat with what may be said beside it",
+        ),
+        pytest.param(
+            [STATIC_REDBEAT, RABBITMQ, everywhere(redis_password="r")], id="RedBeat on one host"
+        ),
+        pytest.param(
+            [STATIC_REDBEAT, LOCK, {"lock1": {"redis_cache_database": 2}}],
+            id="RedBeat beside the broker's Redis",
+        ),
+        pytest.param([REDBEAT, everywhere(stack_dead_hosts=["worker1"])], id="one host is dead"),
+        pytest.param([LOCK], id="a lock for the failover to come"),
+        pytest.param([PACEMAKER], id="Celery under Pacemaker"),
+        pytest.param([PACEMAKER, everywhere(celery_beat_scheduler="file")], id="with a file"),
+        pytest.param([PACEMAKER, everywhere(celery_events_camera="a.Camera")], id="with a camera"),
+        pytest.param(
+            [
+                PACEMAKER,
+                groups(flower=None),
+                everywhere(stack_task_queue="huey", stack_scheduler_engine=None),
+            ],
+            id="Huey under Pacemaker, its default",
+        ),
+        pytest.param([PACEMAKER, {"web1": {"stack_process_manager": "supervisord"}}], id="no unit"),
+        pytest.param([PACEMAKER, everywhere(stack_dead_hosts=["worker1"])], id="a majority lives"),
+        pytest.param([PACEMAKER, everywhere(celery_settings={"beat_scheduler": "a:B"})], id="own"),
+        pytest.param(
+            [everywhere(stack_scheduler_engine="pacemaker", celery_beat_lock_timeout=1)],
+            id="an engine that nothing uses",
+        ),
+        pytest.param(
+            [
+                everywhere(
+                    celery_beat_scheduler="memory",
+                    celery_beat_extra_args=["--max-interval=60"],
+                    app_env={"CELERY_LOADER": "mysite.loader:Loader"},
+                )
+            ],
+            id="one host, with liberties that RedBeat does not give",
+        ),
+    ],
+)
+def test_a_good_choice_of_scheduler_gets_no_sentence(changes: list[Inventory]) -> None:
+    assert problems(*changes) == []
+
+
+MAJORITY = ", but Pacemaker schedules only where a majority of them see each other; have 3, 5 or 7 "
+MAJORITY += "hosts there"
+RUNS_BEAT = "would set aside how this bundle runs beat;"
+RESTS_ON = "would set aside what this bundle rests on;"
+NAMES_LOCK = " before it extends its lock, and takes time to send; make the first"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            [REDBEAT, groups(scheduler=["worker1"])],
+            "Group 'scheduler' has 1 of the two or more hosts that stack_scheduler_mode 'failover' "
+            "needs; add hosts or choose 'static'",
+        ),
+        (
+            [PACEMAKER, groups(scheduler=["worker1", "worker2"])],
+            f"Group 'scheduler' has 2 hosts (worker1, worker2){MAJORITY}",
+        ),
+        (
+            [
+                PACEMAKER,
+                groups(scheduler=[*MEMBERS, "worker4"], all=[*GOOD["groups"]["all"], *ADDRESSES]),
+            ],
+            f"Group 'scheduler' has 4 hosts (worker1, worker2, worker3, worker4){MAJORITY}",
+        ),
+        ([PACEMAKER, groups(scheduler=[])], f"Group 'scheduler' has 0 hosts{MAJORITY}"),
+        (
+            [
+                groups(workers=None, scheduler=None, flower=None),
+                everywhere(stack_task_queue="none", stack_scheduler_mode="failover"),
+            ],
+            "stack_scheduler_mode is 'failover', but stack_task_queue 'none' has nothing to "
+            "schedule; choose 'static'",
+        ),
+        (
+            [
+                REDBEAT,
+                groups(flower=None),
+                everywhere(stack_task_queue="huey", stack_scheduler_engine="redbeat"),
+            ],
+            "stack_scheduler_engine 'redbeat' knows Celery alone, but stack_task_queue is 'huey'; "
+            "choose 'pacemaker'",
+        ),
+        (
+            [REDBEAT, {"worker2": {"stack_scheduler_engine": "pacemaker"}}],
+            "stack_scheduler_engine must be the same on every host, but is 'redbeat' on broker1 "
+            "and 'pacemaker' on worker2; set it once, in group_vars/all",
+        ),
+        (
+            [{"worker1": {"celery_beat_scheduler": "redbeat"}}],
+            "celery_beat_scheduler must be the same on every host, but is 'project' on broker1 and "
+            "'redbeat' on worker1; set it once, in group_vars/all",
+        ),
+        (
+            [REDBEAT, everywhere(celery_beat_scheduler="database")],
+            "celery_beat_scheduler is 'database', but stack_scheduler_engine 'redbeat' needs "
+            "RedBeat; remove it",
+        ),
+        (
+            [REDBEAT, everywhere(stack_dead_hosts=["worker1", "worker2"])],
+            "stack_dead_hosts leaves 0 of the 2 hosts in group 'scheduler', but "
+            "stack_scheduler_engine 'redbeat' needs 1, or no periodic task would run; put living "
+            "hosts there",
+        ),
+        (
+            [PACEMAKER, everywhere(stack_dead_hosts=["worker1", "worker2"])],
+            "stack_dead_hosts leaves 1 of the 3 hosts in group 'scheduler', but "
+            "stack_scheduler_engine 'pacemaker' needs 2, or no periodic task would run; put living "
+            "hosts there",
+        ),
+        (
+            [REDBEAT, LOCK, groups(lock=["lock1", "broker1"])],
+            "Group 'lock' has 2 hosts (lock1, broker1), but RedBeat has one lock; leave at most "
+            "one",
+        ),
+        (
+            [PACEMAKER, LOCK, groups(all=[*PACEMAKER["groups"]["all"], "lock1"])],
+            "Group 'lock' has lock1, but its Redis is for RedBeat, which is not used here; empty "
+            "the group",
+        ),
+        (
+            [REDBEAT, groups(locks=["lock1"], all=LOCK["groups"]["all"])],
+            "Group 'locks' means nothing here, so lock1 would be left out; did you mean 'lock'?",
+        ),
+        (
+            [REDBEAT, FOREIGN_RABBITMQ],
+            "RedBeat keeps its lock in Redis, but stack_broker_external_url leads to none; put a "
+            "host into group 'lock'",
+        ),
+        (
+            [STATIC_REDBEAT, FOREIGN_RABBITMQ],
+            "RedBeat keeps its lock in Redis, but stack_broker_external_url leads to none; put a "
+            "host into group 'lock'",
+        ),
+        ([REDBEAT, RABBITMQ], "redis_password is empty; set it"),
+        (
+            [REDBEAT, FOREIGN_RABBITMQ, LOCK, everywhere(redis_password=None)],
+            "lock1, web1, worker1 and 1 more: redis_password is empty; set it",
+        ),
+        (
+            [REDBEAT, LOCK, {"lock1": {"redis_password": None}}],
+            "lock1: redis_password is empty; set it",
+        ),
+        (
+            [REDBEAT, RABBITMQ, LOCK, everywhere(redis_password="r", redis_lock_database=16)],
+            "lock1, web1, worker1 and 1 more: redis_lock_database is 16, but Redis numbers its "
+            "databases from 0 to 15",
+        ),
+        (
+            [REDBEAT, groups(lock=["broker1"]), everywhere(redis_lock_database=1)],
+            "redis_lock_database and redis_cache_database are both 1, so that clearing the cache "
+            "would take RedBeat's lock; choose two numbers",
+        ),
+        (
+            [REDBEAT, LOCK, {"lock1": {"stack_address": "127.0.0.1"}}],
+            "lock1: stack_address is 127.0.0.1, where web1, worker1, worker2 cannot reach this "
+            "host; set it to the host's private address",
+        ),
+        (
+            [PACEMAKER, {"worker2": {"stack_address": "::1"}}],
+            "worker2: stack_address is ::1, where web1, worker1, worker3 cannot reach this host; "
+            "set it to the host's private address",
+        ),
+        (
+            [PACEMAKER, {"worker2": {"stack_process_manager": "supervisord"}}],
+            "worker2: stack_process_manager is 'supervisord', but Pacemaker runs a scheduler as a "
+            "unit of systemd; choose 'systemd' on the hosts of group 'scheduler'",
+        ),
+        (
+            [PACEMAKER, everywhere(pacemaker_authkey=None)],
+            "worker1, worker2, worker3: pacemaker_authkey is empty; set it",
+        ),
+        *(
+            (
+                [PACEMAKER, everywhere(pacemaker_authkey=key)],
+                "worker1, worker2, worker3: pacemaker_authkey is not one line of 32 or more "
+                "characters; generate a new one",
+            )
+            for key in ("k" * 31, "k" * 20 + "\n" + "k" * 20)
+        ),
+        (
+            [PACEMAKER, everywhere(pacemaker_authkey="CHANGE_ME")],
+            "pacemaker_authkey is still at its placeholder; give it a value of your own",
+        ),
+        (
+            [PACEMAKER, everywhere(pacemaker_margin=2)],
+            "worker1, worker2, worker3: pacemaker_margin is 2 s, which leaves a scheduler no time "
+            "to stop; make it more than 2",
+        ),
+        (
+            [
+                PACEMAKER,
+                groups(flower=None),
+                everywhere(stack_task_queue="huey", huey_periodic_workers=1),
+            ],
+            "worker1, worker2, worker3: huey_periodic_workers lets the scheduler run tasks, which "
+            "Pacemaker would cut off when it moves the scheduler; leave that to the workers",
+        ),
+        (
+            [
+                PACEMAKER,
+                groups(flower=None),
+                everywhere(stack_task_queue="huey", huey_periodic_extra_args=["-w", "2"]),
+            ],
+            "worker1, worker2, worker3: --workers in huey_periodic_extra_args lets the scheduler "
+            "run tasks, which Pacemaker would cut off when it moves the scheduler; leave that to "
+            "the workers",
+        ),
+        (
+            [REDBEAT, everywhere(stack_scheduler_engine="pacemakr")],
+            "stack_scheduler_engine 'pacemakr' is none of redbeat, pacemaker; did you mean "
+            "'pacemaker'?",
+        ),
+        # beat
+        (
+            [REDBEAT, everywhere(celery_beat_lock_timeout=5)],
+            "worker1, worker2: celery_beat_lock_timeout is 5 s, but beat sleeps for up to 5 s "
+            f"(celery_beat_max_interval){NAMES_LOCK} 12 or more",
+        ),
+        (
+            [STATIC_REDBEAT, everywhere(celery_beat_max_interval=15)],
+            "worker1: celery_beat_lock_timeout is 30 s, but beat sleeps for up to 15 s "
+            f"(celery_beat_max_interval){NAMES_LOCK} 32 or more",
+        ),
+        (
+            [REDBEAT, everywhere(celery_beat_max_interval=0)],
+            "worker1, worker2: celery_beat_max_interval is 0 s; use a positive number of seconds",
+        ),
+        (
+            [REDBEAT, everywhere(celery_beat_lock_timeout=-30)],
+            "worker1, worker2: celery_beat_lock_timeout is -30 s; use a positive number of seconds",
+        ),
+        *(
+            (
+                [everywhere(celery_beat_extra_args=words)],
+                f"worker1: {option} in celery_beat_extra_args {RUNS_BEAT} {cure}",
+            )
+            for words, option, cure in (
+                (["-S", "a.B"], "--scheduler", "use celery_beat_scheduler"),
+                (["--scheduler=a.B"], "--scheduler", "use celery_beat_scheduler"),
+                (["-s/var/schedule"], "--schedule", "remove it"),
+                (["--schedule", "/var/schedule"], "--schedule", "remove it"),
+                (["--pidfile=/var/pid"], "--pidfile", "remove it"),
+                (["-n", "beat@here"], "--hostname", "remove it"),
+                (["--detach"], "--detach", "remove it"),
+                (["--no-enable-remote-control"], "--no-enable-remote-control", "remove it"),
+            )
+        ),
+        (
+            [REDBEAT, everywhere(celery_beat_extra_args="--max-interval 60")],
+            f"worker1, worker2: --max-interval in celery_beat_extra_args {RUNS_BEAT} use "
+            "celery_beat_max_interval",
+        ),
+        (
+            [
+                REDBEAT,
+                everywhere(services_custom_commands={"celery-beat": "celery -A a beat -Sa.B"}),
+            ],
+            f"worker1, worker2: --scheduler in services_custom_commands.celery-beat {RUNS_BEAT} "
+            "use celery_beat_scheduler",
+        ),
+        (
+            [everywhere(app_env={"CELERY_BEAT_SCHEDULER": "a.B"})],
+            f"worker1: app_env.CELERY_BEAT_SCHEDULER {RUNS_BEAT} use celery_beat_scheduler",
+        ),
+        (
+            [everywhere(app_secret_env={"STACK_CELERY_SETTINGS": "{}"})],
+            f"worker1: app_secret_env.STACK_CELERY_SETTINGS {RUNS_BEAT} use celery_settings",
+        ),
+        (
+            [REDBEAT, everywhere(app_env={"CELERY_LOADER": "mysite.loader:Loader"})],
+            f"worker1, worker2: app_env.CELERY_LOADER {RUNS_BEAT} remove it, or choose "
+            "stack_scheduler_mode 'static'",
+        ),
+        # settings
+        *(
+            (
+                [REDBEAT, everywhere(celery_settings={name: 1})],
+                f"web1, worker1, worker2: celery_settings.{name} {RESTS_ON} {cure}",
+            )
+            for name, cure in (
+                ("beat_scheduler", "use celery_beat_scheduler"),
+                ("CELERY_BEAT_SCHEDULER", "use celery_beat_scheduler"),
+                ("beat_max_loop_interval", "use celery_beat_max_interval"),
+                ("redbeat_lock_timeout", "use celery_beat_lock_timeout"),
+                ("redbeat_lock_key", "remove it"),
+                ("redbeat_key_prefix", "remove it"),
+                ("beat_sync_every", "remove it"),
+                ("beat_enable_remote_control", "remove it"),
+            )
+        ),
+        (
+            [everywhere(celery_beat_scheduler="file", celery_settings={"beat_scheduler": "a:B"})],
+            f"web1, worker1, worker2: celery_settings.beat_scheduler {RESTS_ON} use "
+            "celery_beat_scheduler",
+        ),
+        (
+            [everywhere(celery_settings={"broker_write_url": "redis://:hunter2@cache.example"})],
+            f"web1, worker1, worker2: celery_settings.broker_write_url {RESTS_ON} use stack_broker "
+            "or stack_broker_external_url",
+        ),
+        (
+            [everywhere(celery_settings={"TASK_ACKS_LATE": True})],
+            "web1, worker1, worker2: celery_settings.TASK_ACKS_LATE is no name of a setting since "
+            "Celery 4; write 'task_acks_late'",
+        ),
+        (
+            [everywhere(celery_settings={"task_always_eager": True})],
+            "web1, worker1, worker2: celery_settings.task_always_eager is true, so that no task "
+            "would reach a worker; remove it",
+        ),
+        (
+            [everywhere(celery_settings={"stores": ["redis://:hunter2@cache.example/3"]})],
+            "web1, worker1, worker2: celery_settings.stores[0] holds a password, which Celery "
+            "shows to everybody who may ask a worker; let the project's settings read it from "
+            "app_secret_env",
+        ),
+    ],
+)
+def test_a_bad_choice_of_scheduler_gets_its_sentence(
+    changes: list[Inventory], sentence: str
+) -> None:
+    assert problems(*changes) == [sentence]
+
+
 BEAT, EMBEDDED, HUEY = (
     "celery beat",
     "celery worker with embedded beat",
@@ -763,15 +1177,6 @@ def test_a_scheduler_in_a_custom_command_is_refused(command: Any, kind: str) -> 
 )
 def test_a_custom_command_without_a_scheduler_passes(command: str) -> None:
     assert problems(everywhere(services_custom_commands={"celery-worker": command})) == []
-
-
-def test_sentences_with_one_cause_come_together() -> None:
-    change = groups(scheduler=["worker1"]) | everywhere(stack_scheduler_mode="failover")
-    assert problems(change) == [
-        "Group 'scheduler' has 1 of the two or more hosts that stack_scheduler_mode 'failover' "
-        "needs; add hosts or choose 'static'",
-        "stack_scheduler_mode 'failover' is not available in this version yet; choose static",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -921,3 +1326,16 @@ def test_the_specs_of_all_roles_are_found(tmp_path: Path) -> None:
         )
     (tmp_path / "bare" / "tasks").mkdir(parents=True)
     assert FILTERS["role_specs"](str(tmp_path)) == {"redis": SPECS["redis"], "app": SPECS["app"]}
+
+
+def test_a_misspelt_variable_of_any_role_is_found() -> None:
+    specs = FILTERS["role_specs"](str(PLUGIN.parents[2] / "roles"))
+    variables = {
+        variable
+        for entry_points in specs.values()
+        for spec in entry_points.values()
+        for variable in spec.get("options", {})
+    }
+    assert [
+        name for name in sorted(variables) if not name.startswith(tuple(MODULE["PREFIXES"]))
+    ] == []

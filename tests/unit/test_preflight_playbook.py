@@ -36,7 +36,7 @@ VARIABLES = {
 TWO_SCHEDULERS = {"scheduler": ["worker1", "worker2"]}
 SENTENCE = (
     "- Group 'scheduler' has 2 hosts (worker1, worker2), so every periodic task would run more "
-    "than once; leave exactly one"
+    "than once; leave exactly one, or set stack_scheduler_mode to 'failover'"
 )
 
 
@@ -187,6 +187,41 @@ def test_every_stack_may_use_its_urls(
 ) -> None:
     run = fleet.play(groups=groups, variables={**variables, "stack_process_manager": manager})
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("groups", "variables"),
+    [
+        pytest.param(TWO_SCHEDULERS, {}, id="RedBeat, Redis"),
+        pytest.param(
+            {**TWO_SCHEDULERS, "lock": ["worker3"]},
+            {"stack_broker": "rabbitmq", "rabbitmq_password": "m"},
+            id="RedBeat, RabbitMQ",
+        ),
+        pytest.param(
+            {"scheduler": ["worker1", "worker2", "worker3"], "flower": []},
+            {"stack_task_queue": "huey", "pacemaker_authkey": "k" * 32},
+            id="Pacemaker, Huey",
+        ),
+    ],
+)
+def test_a_fleet_with_failover_passes(
+    fleet: Fleet, groups: dict[str, list[str]], variables: dict[str, Any]
+) -> None:
+    run = fleet.play(groups=groups, variables={**variables, "stack_scheduler_mode": "failover"})
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_fleet_whose_failover_would_fail_is_refused(fleet: Fleet) -> None:
+    run = fleet.play(
+        groups={**TWO_SCHEDULERS, "flower": []},
+        variables={"stack_task_queue": "huey", "stack_scheduler_mode": "failover"},
+    )
+    assert said(run) == [
+        "- Group 'scheduler' has 2 hosts (worker1, worker2), but Pacemaker schedules only where a "
+        "majority of them see each other; have 3, 5 or 7 hosts there",
+        "- worker1, worker2: pacemaker_authkey is empty; set it",
+    ]
 
 
 def test_a_url_of_another_stack_is_refused(fleet: Fleet) -> None:

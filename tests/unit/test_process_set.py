@@ -18,6 +18,7 @@ process_set = load("modules/process_set")
 plans = sys.modules["ansible.module_utils.process_plan"]
 systemd = sys.modules["ansible.module_utils.process_systemd"]
 supervisord = sys.modules["ansible.module_utils.process_supervisord"]
+clusters = sys.modules["ansible.module_utils.process_cluster"]
 
 UP = plans.State(up=True, enabled=True)
 
@@ -473,3 +474,94 @@ def test_a_stage_waits_for_the_one_before(
     # All of them come up at the next boot, whatever did not today; what was removed cannot.
     assert [said[1] for said in manager.told if said[0] == "enable"] == [names]
     assert set(manager.files()) == {path for path in wanted if Path(path).name not in bad}
+
+
+def held(host: Host) -> Any:
+    return host.unit("celery-beat.service", held=True, newer_than=[host.path("shop.env")])
+
+
+def test_a_unit_that_a_cluster_holds_is_written_and_nothing_else(host: Host) -> None:
+    plan = host.plan({"celery-beat.service": text()}, [held(host)])
+    assert plan.write == [host.path("celery-beat.service")]
+    assert (plan.enable, plan.start, plan.restart, plan.stop) == ([], [], {}, [])
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_held_unit_that_systemd_would_start_is_stopped(host: Host, up: bool) -> None:
+    """As one of static mode is, which runs outside the cluster."""
+    put(host, "celery-beat.service", text(body="static"))
+    states = {"celery-beat.service": plans.State(up=up, enabled=True)}
+    plan = host.plan({"celery-beat.service": text()}, [held(host)], states)
+    assert plan.stop == ["celery-beat.service"]
+    assert (plan.enable, plan.start, plan.restart, plan.outdated) == ([], [], {}, {})
+
+
+@pytest.mark.parametrize("changed", ["shop.env", "celery-beat.service"])
+def test_a_held_unit_older_than_its_input_is_left_to_the_cluster(host: Host, changed: str) -> None:
+    now = time.time()
+    for name, body in (("celery-beat.service", text()), ("shop.env", "")):
+        put(host, name, body)
+        age = 0 if name == changed else 60
+        os.utime(host.path(name), (now - age, now - age))
+    states = {"celery-beat.service": plans.State(up=True, since=now - 10)}
+    plan = host.plan({"celery-beat.service": text()}, [held(host)], states)
+    assert plan.outdated == {
+        "celery-beat.service": f"{host.path(changed)} is newer than the process"
+    }
+    assert plan.changes()
+    assert (plan.enable, plan.start, plan.restart, plan.stop) == ([], [], {}, [])
+    # A standby has no process.
+    assert not host.plan({"celery-beat.service": text()}, [held(host)]).changes()
+
+
+def test_a_cluster_ends_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+
+    class Module:
+        def run_command(self, argv: list[str]) -> tuple[int, str, str]:
+            said.append(argv)
+            return 0, "", ""
+
+    for name in ("corosync.conf", "authkey"):
+        (tmp_path / name).write_text(text())
+    monkeypatch.setattr(clusters, "CONFIGURATION", tmp_path / "corosync.conf")
+    monkeypatch.setattr(clusters, "AUTHKEY", tmp_path / "authkey")
+    (tmp_path / "units").mkdir()
+    manager, cluster = Running(tmp_path / "units"), clusters.Cluster(Module())
+    wanted = {str(tmp_path / "units" / "celery-beat.service"): text()}
+    units = [plans.Unit("celery-beat.service", list(wanted), scheduler=True)]
+    present = cluster.files()
+    plan = plans.make_plan(
+        stack="shop", wanted=wanted, present=present, units=units, states={}, masked=[]
+    )
+    assert process_set.names_of([manager, cluster], plan.prune) == ["pacemaker"]
+    manager.restart = lambda names: said.append(["start", *names])  # type: ignore[method-assign]
+    process_set.apply(
+        [manager, cluster],
+        plan,
+        stack="shop",
+        wanted={path: {"content": body, "mode": "0644"} for path, body in wanted.items()},
+        units=units,
+        former=present,
+    )
+    # All hosts of the cluster first, or its scheduler would move to another one.
+    assert [argv[1] if argv[0] == "env" else argv[0] for argv in said] == [
+        "crm_attribute",
+        "crm_resource",
+        "systemctl",
+        "systemctl",
+        "start",
+    ]
+    assert [argv[-1] for argv in said[2:4]] == ["pacemaker", "corosync"]
+    assert list(tmp_path.glob("*")) == [tmp_path / "units"]
+
+
+def test_another_stacks_cluster_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "corosync.conf").write_text(text("other"))
+    monkeypatch.setattr(clusters, "CONFIGURATION", tmp_path / "corosync.conf")
+    present = clusters.Cluster(None).files()
+    plan = plans.make_plan(stack="shop", wanted={}, present=present, units=[], states={}, masked=[])
+    assert present
+    assert not plan.changes()

@@ -153,8 +153,15 @@ def test_the_project_finds_its_servers(deployed: tuple[Promise, dict[str, Any]])
         "HUEY_URL" if promise.variables.get("stack_task_queue") == "huey" else "CELERY_BROKER_URL"
     )
     scheme = "amqp" if promise.variables.get("stack_broker") == "rabbitmq" else "redis"
-    for answer in made.values():
-        environment = answer["environment"]
+    first: dict[str, str] = {}
+    for host, answer in made.items():
+        environment = dict(answer["environment"])
         assert environment[queue].startswith(f"{scheme}://")
         assert "DATABASE_URL" in environment
-        assert environment.items() >= next(iter(made.values()))["environment"].items()
+        # The name under which a beat on this host would answer is the one thing that is its own.
+        if name := environment.pop("CELERY_BEAT_HOSTNAME", None):
+            assert name == f"celerybeat@{host}"
+        settings = json.loads(environment.get("STACK_CELERY_SETTINGS", "{}"))
+        assert ("beat_scheduler" in settings) == ("celery_beat_scheduler" in promise.variables)
+        first = first or environment
+        assert environment == first

@@ -8,14 +8,11 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from loading import ROOT, load
+from loading import load
 
-# Ansible finds a project's module_utils by itself only when it ships a module.
-ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 module = load("modules/scheduler_census")
 
 SYSTEMCTL = """#!/bin/sh
@@ -101,6 +98,27 @@ def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
     assert call.endswith(" -- celery-beat.service huey-periodic.service")
 
 
+def test_what_lurks_is_asked_for_with_the_rest(
+    run: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = systemctl(path, SYSTEMCTL)
+    (path / "old.service").write_text("[Service]\nExecStart=/opt/v/bin/celery -A shop beat\n")
+    monkeypatch.setattr(module, "read_units", functools.partial(module.read_units, path))
+    _, answer = run(stack="shop", units=["celery-beat.service"])
+    assert [unit["name"] for unit in answer["units"]] == ["celery-beat.service"]
+    assert answer["lurking"] == [
+        {
+            "name": "old.service",
+            "manager": "systemd",
+            "kind": "celery beat",
+            "state": "inactive",
+            "enabled": False,
+        }
+    ]
+    (call,) = log.read_text().splitlines()
+    assert call.endswith(" -- celery-beat.service old.service")
+
+
 def test_it_asks_systemd_nothing_without_units(run: Any, path: Path) -> None:
     log = systemctl(path, SYSTEMCTL)
     run(stack="shop")
@@ -144,7 +162,7 @@ def test_the_socket_of_a_supervisord_that_is_gone_means_no_programs(
     path = tmp_path / "supervisor.sock"
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
-    monkeypatch.setattr(module, "SUPERVISORD", path)
+    monkeypatch.setattr(module, "SOCKET", path)
     code, answer = run(stack="shop", programs=["celery-beat"])
     assert (code, answer["programs"][0]["state"]) == (0, "")
 
@@ -155,7 +173,7 @@ def test_a_supervisord_that_does_not_answer_is_no_answer(
     rpc = importlib.import_module("ansible.module_utils.supervisord_rpc")
     monkeypatch.setattr(rpc, "TIMEOUT", 0.1)
     path = tmp_path / "supervisor.sock"
-    monkeypatch.setattr(module, "SUPERVISORD", path)
+    monkeypatch.setattr(module, "SOCKET", path)
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(path))
         hung.listen()
@@ -187,6 +205,7 @@ def test_everything_returned_is_documented(run: Any) -> None:
     assert set(documented["host_identity"]["contains"]) == set(answer["host_identity"])
     processes = load("module_utils/scheduler_processes")
     assert set(documented["schedulers"]["contains"]) == set(processes.Scheduler.__annotations__)
+    assert set(documented["lurking"]["contains"]) == set(processes.Lurker.__annotations__)
     assert set(documented["units"]["contains"]) == set(processes.UnitState.__annotations__)
     assert set(documented["programs"]["contains"]) == set(processes.ProgramState.__annotations__)
 

@@ -206,6 +206,52 @@ def test_argv_is_judged_by_its_meaning(command: str, kind: str | None) -> None:
     assert census.scheduler_kind(shlex.split(command) or [""]) == kind
 
 
+@pytest.mark.parametrize(
+    ("command", "scheduler"),
+    [
+        ("celery -A shop beat", ""),
+        (
+            "celery -A shop beat -l info -S redbeat.RedBeatScheduler --pidfile=",
+            "redbeat.RedBeatScheduler",
+        ),
+        ("celery -A shop beat -Sdjango", "django"),
+        ("celery -A shop beat --scheduler=a.b:C", "a.b:C"),
+        ("celery -A shop beat --scheduler a.b:C -l info", "a.b:C"),
+        ("celery -A shop beat -n -S -s /srv/--scheduler", ""),
+        ("celery -A shop beat -S first -S last", "last"),
+        (f"{VENV}/python -m celery -A shop beat -l info -S x", "x"),
+        (f"{VENV}/python -IS {VENV}/celery -A shop beat", ""),
+        ("celery -A shop worker -B --scheduler x", "x"),
+        ("celery -A shop worker -B -S /srv/state", ""),
+        ("python manage.py celery beat -S x", "x"),
+        ("'[celery beat] -A shop beat -l info -S x'", "x"),
+        ("'[celeryd: celery@vm:MainProcess] -active- (-A shop worker -B --scheduler x)'", "x"),
+        ("huey_consumer shop.huey -S", ""),
+    ],
+)
+def test_the_class_of_a_scheduler_is_read_from_its_argv(command: str, scheduler: str) -> None:
+    argv = shlex.split(command)
+    assert census.scheduler_kind(argv)
+    assert census.scheduler_class(argv) == scheduler
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        ("/opt/v/bin/celery -A shop beat -S %h", BEAT),
+        ("/usr/bin/flock -n /run/lock/beat /opt/v/bin/celery -A shop beat", BEAT),
+        ("/bin/sh -c 'exec /opt/v/bin/celery -A shop worker -B >> /var/log/x 2>&1'", EMBEDDED),
+        ("env DJANGO_SETTINGS_MODULE=x python manage.py run_huey", HUEY),
+        ("/opt/v/bin/celery -A shop worker -Q beat", None),
+        ("/opt/v/bin/gunicorn shop.wsgi --name 'celery worker'", None),
+        ("/bin/sh -c 'it is not closed", None),
+        ("", None),
+    ],
+)
+def test_a_command_is_seen_through_its_wrapper(command: str, kind: str | None) -> None:
+    assert census.command_kind(command) == kind
+
+
 # --- A host, built file by file -----------------------------------------------------------------
 
 BIN = "/opt/v/bin"
@@ -235,12 +281,14 @@ class Host:
         uid: int = 4000,
         unit: str = "",
         name: str = "celery",
+        environment: str = "",
     ) -> None:
         directory = self.proc / str(pid)
         directory.mkdir()
         ticks = os.sysconf("SC_CLK_TCK")
         fields = " ".join(["0"] * 17)
         (directory / "cmdline").write_text(cmdline)
+        (directory / "environ").write_text(environment)
         (directory / "stat").write_text(f"{pid} ({name}) S {ppid} {fields} {ticks * pid // 4} 0 0")
         (directory / "status").write_text(f"Name:\tx\nUid:\t0\t{uid}\t{uid}\t{uid}\nGid:\t0\n")
         (directory / "cgroup").write_text(f"0::/system.slice/{unit}\n" if unit else NO_SERVICE)
@@ -488,6 +536,7 @@ def test_a_scheduler_is_described_in_full(host: Host) -> None:
                 "argv": ["celery", "-A", "shop", "beat"],
                 "command": "celery -A shop beat",
                 "kind": BEAT,
+                "scheduler": "",
                 "started": 1767225602.5,
                 "unit": "celery-beat.service",
                 "program": None,
@@ -729,6 +778,75 @@ def test_a_host_without_supervisord_has_no_programs(host: Host) -> None:
     assert census.read_programs(host.programs) == {}
 
 
+# --- The class of beat --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "scheduler"),
+    [
+        (
+            "celery beat",
+            '{"beat_scheduler": "redbeat.RedBeatScheduler"}',
+            "redbeat.RedBeatScheduler",
+        ),
+        ("celery beat -S x", '{"beat_scheduler": "redbeat.RedBeatScheduler"}', "x"),
+        ("celery beat", '{"redbeat_redis_options": {"password": "hunter2"}}', ""),
+        ("celery beat", "not JSON", ""),
+        ("celery beat", '["beat_scheduler"]', ""),
+    ],
+)
+def test_the_settings_of_a_process_choose_the_class(
+    host: Host, command: str, settings: str, scheduler: str
+) -> None:
+    environment = f"PATH=/bin\0XSTACK_CELERY_SETTINGS={{}}\0STACK_CELERY_SETTINGS={settings}\0A=b\0"
+    host.run(10, cmdline(command), environment=environment)
+    (one,) = host.census()["schedulers"]
+    assert one["scheduler"] == scheduler
+    assert "hunter2" not in str(one)
+
+
+# --- What lurks ---------------------------------------------------------------------------------
+
+
+def test_units_and_programs_of_nobodys_that_would_schedule_are_found(host: Host) -> None:
+    files = {
+        "old.service": "[Service]\nExecStart=-/opt/v/bin/celery -A shop \\\n  beat\n",
+        "wrapped.service": "[Service]\nExecStart=/bin/sh -c 'python manage.py run_huey'\n",
+        "worker.service": "[Service]\nExecStart=/opt/v/bin/celery -A shop worker -Q beat\n",
+        "empty.service": "[Service]\nExecStart=\n",
+        "old@.service": "[Service]\nExecStart=/opt/v/bin/celery -A shop beat\n",
+        "copy of old.service": "[Service]\nExecStart=/opt/v/bin/celery -A shop beat\n",
+        "celery-beat.service": "# stack: shop\n[Service]\nExecStart=/opt/v/bin/celery beat\n",
+        "library-beat.service": "# stack: library\n[Service]\nExecStart=/opt/v/bin/celery beat\n",
+    }
+    for name, text in files.items():
+        (host.units / name).write_text(text)
+    (host.programs / "old.conf").write_text("[program:old]\ncommand=celery -A shop beat\n")
+    (host.programs / "odd.conf").write_text("[program:odd]\ncommand=celery worker %%h 'x\n")
+    units, programs = census.read_units(host.units), census.read_programs(host.programs)
+    kinds = {**census.nobodys(units), **census.nobodys(programs)}
+    assert kinds == {"old.service": BEAT, "wrapped.service": HUEY, "old": BEAT}
+    host.supervise("old", "STOPPED")
+    states = census.parse_units(["ssh.service", "old.service"], SHOWN)
+    states[1]["enabled"] = "enabled-runtime"
+    assert census.lurkers(kinds, states, host.states("celery-beat", "old")) == [
+        {
+            "name": "old.service",
+            "manager": "systemd",
+            "kind": BEAT,
+            "state": "activating",
+            "enabled": True,
+        },
+        {
+            "name": "old",
+            "manager": "supervisord",
+            "kind": BEAT,
+            "state": "STOPPED",
+            "enabled": True,
+        },
+    ]
+
+
 # --- Secrets ------------------------------------------------------------------------------------
 
 
@@ -864,6 +982,12 @@ def test_a_real_scheduler_counts_once_and_its_wrapper_never(
     assert (found["ppid"] == os.getpid()) == is_leader
     assert found["argv"][0] == sys.executable
     assert found["started"] == pytest.approx(before, abs=3)
+
+
+def test_the_class_in_the_settings_of_a_real_scheduler_is_read(start: Callable[..., int]) -> None:
+    settings = '{"beat_scheduler": "redbeat.RedBeatScheduler"}'
+    (found,) = real_schedulers(start("celery -A shop beat", STACK_CELERY_SETTINGS=settings))
+    assert found["scheduler"] == "redbeat.RedBeatScheduler"
 
 
 def test_real_pool_children_are_folded_into_their_parent(start: Callable[..., int]) -> None:

@@ -6,7 +6,10 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from loading import load
 
-scheduler_verdict = load("filter/scheduler_verdict").FilterModule().filters()["scheduler_verdict"]
+filters = load("filter/scheduler_verdict").FilterModule().filters()
+scheduler_verdict = filters["scheduler_verdict"]
+scheduler_warnings = filters["scheduler_warnings"]
+scheduler_roles = filters["scheduler_roles"]
 processes = load("module_utils/scheduler_processes")
 
 UNIT = "celery-beat.service"
@@ -22,6 +25,7 @@ def beat(pid: int = 100, unit: str | None = UNIT, **other: Any) -> dict[str, Any
         "user": "shop",
         "command": BEAT,
         "kind": processes.BEAT,
+        "scheduler": "",
         "unit": unit,
         "program": None,
         **other,
@@ -61,6 +65,8 @@ def census(
         "units": [unit],
         "programs": [program()],
         "foreign_units": {},
+        "lurking": [],
+        "host_identity": {"hostname": "host", "machine_id": ""},
     }
 
 
@@ -566,3 +572,479 @@ def test_each_expected_host_must_run_one() -> None:
 def test_arguments_of_another_shape_are_refused(censuses: Any, expected: Any, dead: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="scheduler_verdict needs"):
         scheduler_verdict(censuses, expected, dead)
+
+
+# --- Clones, and what lurks ---------------------------------------------------------------------
+
+
+def machine(answer: dict[str, Any], hostname: str) -> dict[str, Any]:
+    return {**answer, "host_identity": {"hostname": hostname, "machine_id": "5b4e"}}
+
+
+def both(expected: Any, hosts: dict[str, Any], **more: Any) -> tuple[list[str], list[str]]:
+    """Return what is wrong, and the warnings."""
+    return scheduler_verdict(hosts, expected, **more), scheduler_warnings(hosts, expected, **more)
+
+
+def test_a_clone_of_the_schedulers_host_is_told_with_the_cure() -> None:
+    hosts = {"worker1": machine(running(), "w"), "worker2": machine(census(), "w")}
+    assert both(["worker1"], hosts) == (
+        [
+            "worker1 and worker2 have the same machine id, 5b4e, and the same host name: one is a "
+            "clone of the other, so give it its own (`rm /etc/machine-id; "
+            "systemd-machine-id-setup` there, and reboot); or one machine stands twice in the "
+            "inventory."
+        ],
+        [],
+    )
+
+
+def test_a_clone_with_a_name_of_its_own_is_a_warning() -> None:
+    hosts = {"worker1": machine(running(), "w1"), "worker2": machine(census(), "w2")}
+    wrong, (warning,) = both(["worker1"], hosts)
+    assert wrong == []
+    assert warning.startswith("worker1 and worker2 have the same machine id, 5b4e: one is a clone")
+
+
+def test_clones_that_are_not_to_schedule_are_a_warning() -> None:
+    hosts = {"web1": machine(census(), "w"), "web2": machine(census(), "w")}
+    wrong, (warning,) = both([], hosts)
+    assert wrong == []
+    assert warning.startswith("web1 and web2 have the same machine id")
+
+
+def test_hosts_without_a_machine_id_are_no_clones() -> None:
+    assert both(["worker1"], {"worker1": running(), "worker2": census()}) == ([], [])
+
+
+@pytest.mark.parametrize("host", ["worker1", "worker2"])
+def test_an_enabled_unit_of_nobodys_that_would_schedule_is_told(host: str) -> None:
+    hosts = {"worker1": running(), "worker2": census()}
+    lurker = {"name": "old-beat.service", "manager": "systemd", "kind": processes.BEAT}
+    hosts[host]["lurking"] = [{**lurker, "state": "inactive", "enabled": True}]
+    assert scheduler_verdict(hosts, ["worker1"]) == [
+        f"old-beat.service on {host} would start a second scheduler (celery beat) at the next "
+        f"boot, though it is inactive now: `systemctl disable --now old-beat` on {host}, and "
+        "delete its file."
+    ]
+    hosts[host]["lurking"][0]["enabled"] = False
+    assert scheduler_verdict(hosts, ["worker1"]) == []
+
+
+def test_a_program_of_nobodys_that_would_schedule_is_told() -> None:
+    lurker = {"name": "old", "manager": "supervisord", "kind": processes.HUEY}
+    hosts = {"worker1": {**running(), "lurking": [{**lurker, "state": "", "enabled": True}]}}
+    assert scheduler_verdict(hosts, ["worker1"]) == [
+        "supervisord's program old on worker1 would start a second scheduler (huey consumer with "
+        "periodic tasks) with supervisord, though it is not loaded now: `supervisorctl stop old` "
+        "on worker1, and delete its file."
+    ]
+
+
+def test_a_unit_of_nobodys_that_runs_is_told_once() -> None:
+    answer = census(beat(200, "old-beat.service"))
+    answer["lurking"] = [
+        {
+            "name": "old-beat.service",
+            "manager": "systemd",
+            "kind": processes.BEAT,
+            "state": "active",
+            "enabled": True,
+        }
+    ]
+    (problem,) = verdict(worker1=running(), web1=answer)
+    assert problem.startswith("A second scheduler runs on web1, started by old-beat.service")
+
+
+def test_what_the_other_manager_has_beside_the_scheduler_is_told() -> None:
+    hosts = {"worker1": {**running(), "programs": [program("STOPPED")]}}
+    assert scheduler_verdict(hosts, ["worker1"]) == [
+        "supervisord's program celery-beat is defined on worker1 beside celery-beat.service, which "
+        "must be the only one: it is STOPPED now but would start with supervisord; run site.yml, "
+        "which removes it."
+    ]
+    answer = supervised()
+    answer["units"] = census(load="loaded", enabled="enabled")["units"]
+    assert scheduler_verdict({"worker1": answer}, ["worker1"], managers=SUPERVISORD) == [
+        "celery-beat.service is defined on worker1 beside supervisord's program celery-beat, which "
+        "must be the only one: it is inactive now but would start at the next boot; run site.yml, "
+        "which removes and masks it."
+    ]
+
+
+# --- On the broker ------------------------------------------------------------------------------
+
+
+def test_the_scheduler_that_answers_on_the_broker_is_right() -> None:
+    hosts = {"worker1": running(), "worker2": census()}
+    assert both(["worker1"], hosts, live=["worker1"]) == ([], [])
+
+
+def test_a_scheduler_that_no_host_of_the_inventory_runs_is_told() -> None:
+    hosts = {"worker1": running()}
+    assert both(["worker1"], hosts, live=["old", "worker1"]) == (
+        [
+            "A second scheduler runs on no host of the inventory: it answers on the broker as "
+            "celerybeat@old; the broker's list of connections has its address: stop it there."
+        ],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "runs"), [(["worker1", "worker2"], "none"), (["worker1", "worker1"], "1")]
+)
+def test_a_scheduler_with_the_name_of_a_host_that_does_not_run_it_is_told(
+    live: list[str], runs: str
+) -> None:
+    hosts = {"worker1": running(), "worker2": census()}
+    name = live[1]
+    assert scheduler_verdict(hosts, ["worker1"], live=live) == [
+        f"A second scheduler answers on the broker as celerybeat@{name}, but {name} runs {runs}: "
+        "it is a clone of that host, or a container; the broker's list of connections has its "
+        "address: stop it there."
+    ]
+
+
+def test_a_dead_host_that_answers_on_the_broker_is_not_dead() -> None:
+    hosts = {"worker1": running(), "worker2": None}
+    assert scheduler_verdict(hosts, ["worker1"], ["worker2"], live=["worker1", "worker2"]) == [
+        "worker2 is listed in stack_dead_hosts, but a scheduler answers on the broker as "
+        "celerybeat@worker2: it is not dead; switch it off, or take it out of that list."
+    ]
+
+
+def test_a_silent_host_that_answers_on_the_broker_runs() -> None:
+    hosts = {"worker1": {"msg": "timed out"}, "worker2": census()}
+    (problem, *_) = scheduler_verdict(hosts, ["worker1"], live=["worker1"])
+    assert problem == (
+        "worker1 did not answer (timed out), but its scheduler answers on the broker as "
+        "celerybeat@worker1: it runs, so bring back the way to that host."
+    )
+
+
+def test_a_scheduler_that_does_not_answer_is_told() -> None:
+    hosts = {"worker1": running(), "worker2": census()}
+    assert scheduler_verdict(hosts, ["worker1"], live=[]) == [
+        "The scheduler on worker1 runs but does not answer on the broker as celerybeat@worker1: "
+        "pid 100 of user shop, `celery -A shop beat` is frozen or cut off; see "
+        "`journalctl -u celery-beat` on worker1."
+    ]
+    (problem,) = scheduler_verdict(
+        {"worker1": supervised()}, ["worker1"], managers=SUPERVISORD, live=[]
+    )
+    assert problem.endswith(f"see {LOG} on worker1.")
+
+
+@pytest.mark.parametrize("live", [None, "the beat of Celery 5.4.0 answers nothing"])
+def test_nothing_is_concluded_where_no_beat_can_answer(live: Any) -> None:
+    assert both(["worker1"], {"worker1": running()}, live=live) == ([], [])
+
+
+def test_huey_does_not_answer_on_a_broker() -> None:
+    answer = running()
+    answer["schedulers"] = [huey(100, UNIT)]
+    assert both(["worker1"], {"worker1": answer}, live=[]) == ([], [])
+
+
+# --- RedBeat ------------------------------------------------------------------------------------
+
+TWO = ["worker1", "worker2"]
+HELD = {"scheduler": "redbeat.RedBeatScheduler"}
+
+
+def redbeat(
+    hosts: dict[str, Any], live: Any, expected: Any = TWO, **more: Any
+) -> tuple[list[str], list[str]]:
+    return both(expected, hosts, engine="redbeat", live=live, **more)
+
+
+def roles(hosts: dict[str, Any], expected: Any = TWO, **more: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = scheduler_roles(hosts, expected, **more)
+    return found
+
+
+def test_one_that_schedules_and_one_that_stands_by_are_right() -> None:
+    hosts = {"worker1": running(), "worker2": running(), "web1": census()}
+    assert redbeat(hosts, ["worker2"]) == ([], [])
+    assert roles(hosts, engine="redbeat", live=["worker2"]) == {
+        "schedules": ["worker2"],
+        "standby": ["worker1"],
+        "unknown": [],
+    }
+
+
+def test_who_schedules_cannot_be_known_from_an_old_celery() -> None:
+    hosts = {"worker1": running(), "worker2": running()}
+    assert redbeat(hosts, "the beat of Celery 5.4.0 answers nothing") == (
+        [],
+        [
+            "Which of worker1 and worker2 schedules now cannot be known (the beat of Celery 5.4.0 "
+            "answers nothing): see `journalctl -u celery-beat` on worker1 for 'Acquired lock'."
+        ],
+    )
+    assert roles(hosts, engine="redbeat", live="why")["unknown"] == TWO
+    assert redbeat(hosts, None) == ([], [])
+
+
+def test_no_live_scheduler_is_told_with_the_lock() -> None:
+    hosts = {"worker1": running(), "worker2": running()}
+    assert redbeat(hosts, []) == (
+        [
+            "Nobody schedules: worker1 and worker2 run a scheduler, but none of them answers on "
+            "the broker. The lock of one that died ends by itself after celery_beat_lock_timeout; "
+            "if it does not, the lock's Redis may be away: see `journalctl -u celery-beat` on "
+            "worker1."
+        ],
+        [],
+    )
+
+
+def test_two_live_schedulers_are_told() -> None:
+    hosts = {"worker1": running(), "worker2": running()}
+    assert redbeat(hosts, TWO) == (
+        [
+            "2 schedulers are live at once, worker1 and worker2, though RedBeat's lock lets one: "
+            "they do not ask the same Redis for it; stop all but one, see "
+            "`journalctl -u celery-beat` on worker1."
+        ],
+        [],
+    )
+
+
+def test_a_missing_standby_is_a_warning() -> None:
+    stopped = census(load="loaded", active="inactive", enabled="enabled")
+    assert redbeat({"worker1": running(), "worker2": stopped}, ["worker1"]) == (
+        [],
+        [
+            "worker2 is no standby: celery-beat.service is stopped; see `journalctl -u "
+            "celery-beat` on worker2 and `systemctl start celery-beat` there; if worker1 fails, "
+            "nobody takes over."
+        ],
+    )
+    three = {"worker1": running(), "worker2": stopped, "worker3": running()}
+    _, (warning,) = redbeat(three, ["worker1"], ["worker1", "worker2", "worker3"])
+    assert warning.endswith("; worker1 and worker3 can still take over from each other.")
+
+
+def test_no_scheduler_at_all_is_wrong_with_redbeat_too() -> None:
+    stopped = census(load="loaded", active="failed", enabled="enabled")
+    wrong, warnings = redbeat({"worker1": stopped, "worker2": stopped}, [])
+    assert [one.partition(":")[0] for one in wrong] == [
+        "No scheduler runs anywhere, and worker1 must run it",
+        "No scheduler runs anywhere, and worker2 must run it",
+    ]
+    assert warnings == []
+
+
+def test_a_dead_standby_is_a_warning() -> None:
+    assert redbeat({"worker1": running(), "worker2": None}, ["worker1"], dead=["worker2"]) == (
+        [],
+        [
+            "worker2 is no standby, as it is listed in stack_dead_hosts; if worker1 fails, nobody "
+            "takes over."
+        ],
+    )
+
+
+def test_a_silent_standby_is_wrong_without_a_move() -> None:
+    wrong, _ = redbeat({"worker1": running(), "worker2": None}, ["worker1"])
+    assert wrong == [
+        "worker2 did not answer and may hold a scheduler: bring it back, or if you know that it is "
+        'off, add -e \'{"stack_dead_hosts": ["worker2"]}\'.'
+    ]
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    ["redbeat.RedBeatScheduler", "redbeat:RedBeatScheduler", "redbeat.schedulers.RedBeatScheduler"],
+)
+def test_one_started_by_hand_that_asks_for_the_lock_is_a_warning(scheduler: str) -> None:
+    mine = beat(200, None, scheduler=scheduler)
+    hosts = {"worker1": running(), "worker2": running(mine), "web1": census(mine)}
+    assert redbeat(hosts, ["worker1"]) == (
+        [],
+        [
+            "worker2 runs a standby too many: beside pid 100 of celery-beat.service also pid 200 "
+            "of user shop, `celery -A shop beat`, started by hand; stop it with `kill 200` on "
+            "worker2.",
+            "A standby that nobody deployed runs on web1, started by hand: pid 200 of user shop, "
+            "`celery -A shop beat`; stop it with `kill 200` on web1.",
+        ],
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["", "celery.beat:PersistentScheduler", "my.RedBeat"])
+def test_one_started_by_hand_that_does_not_ask_for_the_lock_is_a_second(scheduler: str) -> None:
+    mine = beat(200, None, scheduler=scheduler)
+    hosts = {"worker1": running(), "worker2": running(mine), "web1": census(mine)}
+    assert redbeat(hosts, ["worker1", "worker2", "web1"]) == (
+        [
+            "worker2 runs more than one scheduler: beside pid 100 of celery-beat.service also pid "
+            "200 of user shop, `celery -A shop beat`, started by hand, which does not ask for "
+            "RedBeat's lock; stop it with `kill 200` on worker2.",
+            "A second scheduler runs on web1, started by hand, which does not ask for RedBeat's "
+            "lock: pid 200 of user shop, `celery -A shop beat`; stop it with `kill 200` on web1.",
+        ],
+        [],
+    )
+
+
+def test_one_started_by_hand_that_holds_the_lock_on_a_wrong_host_is_wrong() -> None:
+    mine = beat(200, None, **HELD)
+    wrong, warnings = redbeat(
+        {"worker1": running(), "worker2": running(), "web1": census(mine)}, ["web1"]
+    )
+    assert warnings == []
+    (problem,) = wrong
+    assert problem.startswith("A second scheduler runs on web1, started by hand: pid 200")
+
+
+def test_a_worker_with_beat_asks_for_the_lock_too() -> None:
+    worker = {**embedded(200, "celery-worker.service"), **HELD}
+    hosts = {"worker1": running(worker), "worker2": running()}
+    wrong, (warning,) = redbeat(hosts, ["worker2"])
+    assert wrong == []
+    assert warning.startswith("A standby that nobody deployed runs inside a worker on worker1")
+
+
+def test_with_redbeat_the_unit_on_another_host_is_wrong_still() -> None:
+    hosts = {"worker1": running(), "worker2": running(), "web1": running()}
+    (problem,), _ = redbeat(hosts, ["worker1"])
+    assert problem.startswith("celery-beat.service schedules on web1, which must not")
+
+
+# --- Pacemaker ----------------------------------------------------------------------------------
+
+THREE = ["worker1", "worker2", "worker3"]
+NODE = census(load="loaded", enabled="disabled")
+CLUSTER = {"quorum": True, "holder": "worker1", "online": THREE, "failed": []}
+
+
+def in_cluster(**cluster: Any) -> tuple[list[str], list[str]]:
+    """Return the verdict on a cluster whose worker1 runs the scheduler."""
+    hosts = {"worker1": node(), "worker2": NODE, "worker3": NODE, "web1": census()}
+    return both(THREE, hosts, engine="pacemaker", cluster={**CLUSTER, **cluster})
+
+
+def node(*more: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer of the node that holds the scheduler."""
+    return census(beat(), *more, load="loaded", active="active", enabled="disabled", main_pid=100)
+
+
+def test_one_node_that_runs_it_and_two_that_could_are_right() -> None:
+    assert in_cluster() == ([], [])
+    hosts = {"worker1": node(), "worker2": NODE, "worker3": census()}
+    told = {**CLUSTER, "online": ["worker1", "worker2"]}
+    assert roles(hosts, THREE, engine="pacemaker", cluster=told) == {
+        "schedules": ["worker1"],
+        "standby": ["worker2"],
+        "unknown": [],
+    }
+
+
+def test_a_node_that_is_offline_is_a_warning() -> None:
+    assert in_cluster(online=["worker1", "worker2"]) == (
+        [],
+        [
+            "worker3 is not online in the cluster: no further node may fail before nobody "
+            "schedules; see `systemctl status pacemaker corosync` there."
+        ],
+    )
+
+
+def test_a_cluster_without_quorum_is_wrong() -> None:
+    wrong, _ = in_cluster(quorum=False, online=["worker1"])
+    assert wrong == [
+        "A scheduler runs on worker1, but the cluster has no quorum (online: worker1); "
+        "see `crm_mon -1` on worker1."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "why"),
+    [
+        (
+            {},
+            "Pacemaker answers on none of them; see `systemctl status pacemaker corosync` there.",
+        ),
+        (
+            {**CLUSTER, "quorum": False, "online": ["worker1"]},
+            "the cluster has no quorum (online: worker1); see `crm_mon -1` on worker1.",
+        ),
+        (
+            {**CLUSTER, "holder": ""},
+            "the cluster runs it nowhere; see `crm_mon -1` on worker1.",
+        ),
+        (None, "see `systemctl status pacemaker corosync` there."),
+    ],
+)
+def test_no_scheduler_in_the_cluster_is_told_with_the_reason(cluster: Any, why: str) -> None:
+    hosts = dict.fromkeys(THREE, NODE)
+    wrong, _ = both(THREE, hosts, engine="pacemaker", cluster=cluster)
+    assert wrong == [
+        f"No scheduler runs anywhere, and one of worker1, worker2, worker3 must run it: {why}"
+    ]
+
+
+def test_of_a_cluster_that_did_not_answer_at_all_the_hosts_are_told() -> None:
+    wrong, warnings = both(THREE, dict.fromkeys(THREE), engine="pacemaker", cluster={})
+    assert [one.partition(" did not")[0] for one in wrong] == THREE
+    assert warnings == []
+
+
+def test_a_failure_that_the_cluster_notes_is_told() -> None:
+    failure = "celery-beat_start_0 on worker3: timed out"
+    wrong, (warning,) = in_cluster(failed=[failure])
+    assert wrong == []
+    assert warning == (
+        f"The cluster notes a failure: {failure}; see `crm_mon -1` on worker1, and when the cause "
+        "is gone, `crm_resource --cleanup` there."
+    )
+    told = {**CLUSTER, "holder": "", "failed": [failure]}
+    wrong, warnings = both(THREE, dict.fromkeys(THREE, NODE), engine="pacemaker", cluster=told)
+    assert [failure in problem for problem in wrong] == [False, True]
+    assert warnings == []
+
+
+def test_one_started_past_the_cluster_is_told() -> None:
+    hosts = {"worker1": node(), "worker2": node(), "worker3": NODE}
+    wrong, _ = both(THREE, hosts, engine="pacemaker", cluster=CLUSTER)
+    assert wrong == [
+        "The scheduler on worker2 was started past the cluster, which runs it on worker1: pid 100 "
+        "of user shop, `celery -A shop beat`; `systemctl stop celery-beat` on worker2."
+    ]
+    (problem,), _ = both(THREE, hosts, engine="pacemaker")
+    assert problem == (
+        "2 hosts schedule at once, worker1 and worker2; see `crm_mon -1` on worker1."
+    )
+
+
+@pytest.mark.parametrize("host", ["worker1", "worker2"])
+def test_a_unit_of_the_cluster_that_is_enabled_is_told(host: str) -> None:
+    hosts = {"worker1": node(), "worker2": NODE, "worker3": NODE}
+    answer = hosts[host]
+    enabled = {**answer, "units": [{**answer["units"][0], "enabled": "enabled"}]}
+    wrong, _ = both(THREE, {**hosts, host: enabled}, engine="pacemaker", cluster=CLUSTER)
+    assert wrong == [
+        f"celery-beat.service on {host} would start at the next boot, past the cluster: "
+        f"`systemctl disable celery-beat` on {host}."
+    ]
+
+
+def test_a_node_without_the_unit_is_no_standby() -> None:
+    hosts = {"worker1": node(), "worker2": census(), "worker3": NODE}
+    wrong, (warning,) = both(THREE, hosts, engine="pacemaker", cluster=CLUSTER)
+    assert wrong == []
+    assert warning.startswith("worker2 is no standby: celery-beat.service is masked; ")
+
+
+def test_a_host_outside_the_run_that_asks_for_no_lock_is_told() -> None:
+    """Where a failover is introduced, a beat that --limit leaves out would go on beside it."""
+    left_behind = filters["left_behind"]
+    asks, does_not = {"schedulers": [beat(**HELD)]}, {"schedulers": [beat()]}
+    hosts = {"worker1": asks, "worker2": does_not, "worker3": None}
+    assert left_behind(hosts, ["worker1", "worker3", "absent"]) == []
+    (said,) = left_behind(hosts, ["worker1", "worker2"])
+    assert said.startswith("worker2 schedules and does not ask for RedBeat's lock")
+    assert "leave --limit away" in said

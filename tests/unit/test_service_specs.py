@@ -1,7 +1,9 @@
 """Groups and choices in, service specs out."""
 
+import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ def choices(*groups: str, **more: Any) -> dict[str, Any]:
     own = {
         "groups": list(groups),
         "host": "worker1",
+        "scheduler_hosts": ["worker1"] if "scheduler" in groups else [],
+        "engine": "",
         "task_queue": "celery",
         "broker": "redis",
         "database": "postgresql",
@@ -80,6 +84,67 @@ def test_beats_memory_of_what_it_sent_stays_on_its_host_alone() -> None:
     assert specs.service_specs(choices("workers", "scheduler"))["forget"] == []
     beat = services("workers", "scheduler")["celery-beat"]
     assert f"{choices('workers')['state_dir']}/celerybeat-schedule" in beat["argv"]
+
+
+def test_the_hosts_that_shall_schedule_decide_and_not_the_group() -> None:
+    """A playbook that moves the scheduler knows better than the inventory."""
+    moved = services("workers", "scheduler", scheduler_hosts=["worker2"])
+    assert list(moved) == ["celery-worker"]
+    there = services("workers", scheduler_hosts=["worker1"])
+    assert list(there) == ["celery-worker", "celery-beat"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, True),
+        ({"celery_beat_scheduler": "file"}, True),
+        ({"celery_beat_scheduler": "database"}, False),
+        ({"celery_beat_scheduler": "memory"}, False),
+        ({"celery_beat_scheduler": "redbeat"}, False),
+        ({"engine": "pacemaker"}, True),
+        ({"engine": "redbeat"}, False),
+        ({"engine": "redbeat", "celery_beat_scheduler": "file"}, False),
+    ],
+)
+def test_beat_has_a_schedule_file_where_its_scheduler_keeps_one(
+    given: dict[str, str], kept: bool
+) -> None:
+    found = specs.service_specs(choices("scheduler", **given))
+    (beat,) = found["services"]
+    assert ("--schedule" in beat["argv"]) == kept
+    assert found["forget"] == ([] if kept else ["/var/lib/shop/celerybeat-schedule*"])
+
+
+@pytest.mark.parametrize("engine", ["", "redbeat", "pacemaker"])
+def test_a_scheduler_says_what_keeps_it_the_one(engine: str) -> None:
+    assert services("scheduler", engine=engine)["celery-beat"]["engine"] == engine
+    assert huey("scheduler", engine=engine)["huey-periodic"]["engine"] == engine
+    assert services("workers", "scheduler", engine=engine)["celery-worker"]["engine"] == ""
+
+
+@pytest.mark.parametrize(("age", "left"), [(30, True), (90, False)])
+def test_in_a_cluster_beat_forgets_what_it_sent_in_an_earlier_turn(
+    age: int, left: bool, tmp_path: Path
+) -> None:
+    files = [tmp_path / "celerybeat-schedule", tmp_path / "celerybeat-schedule.db"]
+    other = tmp_path / "db.sqlite3"
+    for one in (*files, other):
+        one.touch()
+        os.utime(one, (time.time() - age,) * 2)
+    beat = services("scheduler", engine="pacemaker", state_dir=str(tmp_path))["celery-beat"]
+    (clean,) = beat["before"]
+    subprocess.run(clean, check=True)
+    assert [one.exists() for one in files] == [left, left]
+    assert other.exists()
+
+
+def test_there_is_one_camera_beside_several_beats() -> None:
+    given: dict[str, Any] = {"engine": "redbeat", "celery_events_camera": "shop.Camera"}
+    first = services("scheduler", scheduler_hosts=["worker1", "worker2"], **given)
+    second = services("scheduler", scheduler_hosts=["worker2", "worker1"], **given)
+    assert list(first) == ["celery-events", "celery-beat"]
+    assert list(second) == ["celery-beat"]
 
 
 def test_no_task_queue_leaves_the_web_server_alone() -> None:

@@ -7,12 +7,13 @@ from loading import load
 
 filters = load("filter/service_verdict")
 verdict, foreign_services = filters.service_verdict, filters.foreign_services
+broker_answers = filters.broker_answers
 
 GOOD_SET: dict[str, Any] = {
     **dict.fromkeys(("started", "written", "enabled", "pruned", "masked"), ()),
     "restarted": {},
 }
-PING = {"stdout": '{"celery@worker1": {"ok": "pong"}}', "stderr": ""}
+PING = {"stdout": '{"nodes": ["celery@worker1"], "unknown": ""}', "stderr": ""}
 NODES = ["celery@worker1"]
 
 
@@ -29,7 +30,8 @@ def fleet(host: str = "worker1", **probes: Any) -> dict[str, dict[str, Any]]:
     }
     good[host] = {**good[host], **probes}
     return {
-        name: {"log": "`journalctl -u '{}'`", "prefix": "", **one} for name, one in good.items()
+        name: {"log": "`journalctl -u '{}'`", "prefix": "", "schedulers": ["celery-beat"], **one}
+        for name, one in good.items()
     }
 
 
@@ -46,6 +48,8 @@ def test_a_host_that_was_not_asked_gets_no_sentence() -> None:
     [
         ("started", ["web.service"], "web.service does not run"),
         ("restarted", {"web.service": "its file changed"}, "old: its file changed"),
+        ("outdated", {"celery-beat.service": "its file changed"}, "old: its file changed"),
+        ("stopped", ["celery-beat.service"], "started at boot by systemd, beside its cluster"),
         ("written", ["/etc/systemd/system/web.service"], "differs from what was deployed"),
         ("enabled", ["web.service"], "would not start at the next boot"),
         ("pruned", ["old.service"], "old.service is there although it should not be"),
@@ -62,6 +66,11 @@ def test_what_a_reconcile_would_change_is_said(key: str, value: Any, words: str)
 def test_a_unit_is_named_once() -> None:
     both = {**GOOD_SET, "started": ["web.service"], "written": ["/etc/systemd/system/web.service"]}
     assert len(verdict(fleet(set=both), NODES)) == 1
+
+
+def test_whether_a_scheduler_runs_is_told_by_the_census() -> None:
+    for name in ("celery-beat.service", "celery-beat"):
+        assert verdict(fleet(set={**GOOD_SET, "started": [name]}), NODES) == []
 
 
 def test_a_host_that_cannot_be_compared_says_why() -> None:
@@ -91,10 +100,46 @@ def test_a_silent_worker_is_named_by_its_host() -> None:
 
 @pytest.mark.parametrize("stdout", ["", "not json", None])
 def test_no_answer_at_all_gives_the_reason(stdout: str | None) -> None:
-    ping = {"stdout": stdout, "stderr": "Traceback\nOperationalError: refused"}
+    ping = {"stdout": stdout, "stderr": "Traceback\nOperationalError: refused."}
     problems = verdict(fleet(ping=ping), NODES)
     assert len(problems) == 2
-    assert "OperationalError: refused" in problems[1]
+    assert problems[0] == "worker1: asking on the broker ended with: OperationalError: refused."
+
+
+@pytest.mark.parametrize(
+    ("result", "answers"),
+    [
+        (PING, {"nodes": ["celery@worker1"], "live": []}),
+        (
+            {"stdout": 'x\n{"nodes": ["celerybeat@a", "celerybeat@a"], "unknown": ""}\n'},
+            {"nodes": ["celerybeat@a", "celerybeat@a"], "live": ["a", "a"]},
+        ),
+        (
+            {"stdout": '{"nodes": [], "unknown": "Celery is old"}'},
+            {"nodes": [], "live": "Celery is old"},
+        ),
+        (
+            {"stdout": "", "stderr": "Traceback\nrefused"},
+            {
+                "nodes": [],
+                "live": "asking on the broker ended with: refused",
+                "error": "refused",
+            },
+        ),
+        (
+            {"stdout": "[]", "stderr": ""},
+            {
+                "nodes": [],
+                "live": "asking on the broker ended with: no answer",
+                "error": "no answer",
+            },
+        ),
+        ({"skipped": True}, {"nodes": [], "live": None}),
+        ({}, {"nodes": [], "live": None}),
+    ],
+)
+def test_who_answered_on_the_broker_is_read(result: dict[str, Any], answers: Any) -> None:
+    assert broker_answers(result) == {"error": "", **answers}
 
 
 def test_under_supervisord_the_log_is_a_file() -> None:
@@ -107,7 +152,8 @@ def test_under_supervisord_the_log_is_a_file() -> None:
         "site.yml, or the playbook services, to put it right.",
         "web1: web answers 503 at http://a/; look at /var/log/shop/shop-web.log.",
     ]
-    (problem,) = verdict(fleet(ping={"stdout": "{}", "stderr": ""}, **log), NODES)
+    nobody = {"stdout": '{"nodes": [], "unknown": ""}'}
+    (problem,) = verdict(fleet(ping=nobody, **log), NODES)
     assert "look at /var/log/shop/shop-celery-worker*.log on worker1" in problem
 
 
@@ -157,5 +203,6 @@ def test_a_service_of_another_stack_is_told_with_the_prefix() -> None:
     censuses = {"web1": {"foreign_units": {"web": "library"}}, "web2": {"foreign_units": {}}}
     assert foreign_services({**censuses, "web3": None, "web4": {}}, "shop") == [
         "web1: the service web belongs to the stack library: set stack_unit_prefix, so that the "
-        "stacks library and shop can share this host."
+        "stacks library and shop can share this host, or if library is the former name of shop, "
+        "set stack_name to library: a stack keeps its name."
     ]

@@ -165,6 +165,14 @@ def test_a_program_gets_its_environment_and_every_word(tmp_path: Path) -> None:
     assert out == f"{words} a b$c'd% {tmp_path} {child.pid}\n"
 
 
+def test_a_services_own_environment_gives_way_to_the_environment_file(tmp_path: Path) -> None:
+    code = "import os; print(os.environ['OWN'], os.environ['DJANGO_SETTINGS_MODULE'])"
+    own = {"OWN": "a 'b' $c %h", "DJANGO_SETTINGS_MODULE": "other.settings"}
+    path = runnable(tmp_path, [sys.executable, "-c", code], environment=own)
+    said = subprocess.run([path], capture_output=True, text=True, check=True).stdout
+    assert said == "a 'b' $c %h shop.settings\n"
+
+
 def test_what_comes_before_must_succeed(tmp_path: Path) -> None:
     path = runnable(
         tmp_path,
@@ -293,3 +301,22 @@ def test_a_service_is_asked_as_its_user() -> None:
     assert ready[:3] == ["setpriv", "--reuid=shop", "--regid=shop"]
     assert ready[-2:] == ["/usr/local/lib/shop/celery-worker", "ready"]
     assert render("flower")["units"][0]["ready"] == []
+
+
+def test_a_web_server_is_ready_when_it_answers() -> None:
+    """Whatever it answers; a socket that nobody serves takes connections too."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        spec = {"notifies": True, "listen": [address], "ready": []}
+        command = action.told_by_an_answer(spec)["ready"]
+        asking = subprocess.Popen(command, stderr=subprocess.PIPE)
+        connection, _ = listener.accept()
+        connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        assert asking.wait(10) == 0
+        connection.close()
+        asking = subprocess.Popen(command, stderr=subprocess.PIPE)
+        listener.accept()[0].close()
+        assert asking.wait(10) != 0
+    assert action.told_by_an_answer({**spec, "ready": ["true"]})["ready"] == ["true"]
+    assert action.told_by_an_answer({**spec, "notifies": False})["ready"] == []
+    assert render("web")["units"][1]["ready"][-2:] == ["/usr/local/lib/shop/web", "ready"]

@@ -18,6 +18,7 @@ STACK: dict[str, Any] = {
     "writable": [],
     "options": {},
 }
+SCHEDULERS = {"celery": "celery-beat", "huey": "huey-periodic"}
 HOST = {"hostname": "worker1", "machine_id": "0123456789abcdef0123456789abcdef"}
 
 
@@ -142,3 +143,53 @@ def test_memory_is_limited_only_when_asked_for() -> None:
 )
 def test_a_word_reaches_the_program_unchanged(word: str, quoted: str) -> None:
     assert action.systemd_word(word) == quoted
+
+
+def in_cluster(*groups: str, **more: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return the scheduler's unit, line by line, and its entry in the set, under Pacemaker."""
+    result = render(*groups, stack={"margin": 6}, engine="pacemaker", **more)
+    (entry,) = [unit for unit in result["units"] if unit.get("scheduler")]
+    return lines(result["files"][entry["name"]]), entry
+
+
+@pytest.mark.parametrize("queue", ["celery", "huey"])
+def test_the_cluster_alone_starts_its_scheduler(queue: str) -> None:
+    unit, entry = in_cluster("workers", "scheduler", task_queue=queue)
+    assert entry["held"] is True
+    assert {"BindsTo=corosync.service", "After=corosync.service", "Restart=no"} <= set(unit)
+    assert [one for one in unit if one.startswith(("WantedBy", "PartOf", "[Install]"))] == []
+    assert any(one.startswith("AssertHost=") for one in unit)
+
+
+@pytest.mark.parametrize("queue", ["celery", "huey"])
+def test_a_scheduler_in_a_cluster_stops_sooner_than_another_starts(queue: str) -> None:
+    unit, _ = in_cluster("scheduler", task_queue=queue)
+    assert next(one for one in unit if "ExecStartPre" in one) == "ExecStartPre=/bin/sleep 6"
+    assert "TimeoutStopSec=4" in unit
+    static = lines(render("scheduler", task_queue=queue)["files"][f"{SCHEDULERS[queue]}.service"])
+    seconds = [
+        int(one.split("=")[1]) for text in (unit, static) for one in text if "StartSec" in one
+    ]
+    assert seconds[0] == seconds[1] + 6
+
+
+def test_no_other_unit_is_held() -> None:
+    units = render("web", "workers", "scheduler", stack={"margin": 6}, engine="pacemaker")["units"]
+    assert [unit["name"] for unit in units if unit.get("held")] == ["celery-beat.service"]
+
+
+def test_a_scheduler_comes_back_within_a_second() -> None:
+    files = render("workers", "scheduler")["files"]
+    assert "RestartSec=500ms" in lines(files["celery-beat.service"])
+    assert "RestartSec=3" in lines(files["celery-worker.service"])
+
+
+def test_the_environment_of_a_service_reaches_it_unchanged() -> None:
+    found = specs.service_specs(choices("workers"))["services"]
+    odd = {"B": 'a "b" $c %h \\ d', "A": "1"}
+    result = action.render_systemd(STACK, [{**found[0], "environment": odd}], [], HOST)
+    unit = lines(result["files"][1]["content"])
+    assert [one for one in unit if one.startswith('Environment="')] == [
+        'Environment="A=1"',
+        'Environment="B=a \\"b\\" $c %%h \\\\ d"',
+    ]

@@ -80,19 +80,19 @@ def titles(fleet: Fleet) -> Iterator[str]:
 
 @pytest.mark.parametrize("form", ["worker -B", "setproctitle"])
 def test_a_second_scheduler_in_disguise_is_found(fleet: Fleet, titles: str, form: str) -> None:
-    command, shown, before = {
+    command, shown = {
         "worker -B": (
             "celery -A example worker -B -s /tmp/second -n second@%h -Q none",
             "celery -A example worker -B",
-            "",
         ),
         "setproctitle": (
+            # In place of the path that the environment file sets.
+            f"env PYTHONPATH={titles}:/opt/{STACK}/lib "
             "celery -A example beat --pidfile= -s /tmp/second",
             "[celery beat]",
-            f"PYTHONPATH={titles}",
         ),
     }[form]
-    with fleet.started_by_hand(command, shown, before=before) as pid:
+    with fleet.started_by_hand(command, shown) as pid:
         result = fleet.playbook("verify")
         assert result.returncode != 0, result.stdout
         said = flat(result.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -37,17 +37,25 @@ def test_exactly_one_scheduler_runs_by_ps(fleet: Fleet) -> None:
 
 
 @pytest.mark.only(queue="celery")
-def test_every_second_is_ticked_once_for_20_seconds(page: Page) -> None:
-    time.sleep(20)
-    all_ticks = [tick for tick in page.ticks() if tick["entry"] == "tick-second"]
-    last = sent(all_ticks[0])
-    ticks = [tick for tick in all_ticks if sent(tick) > last - timedelta(seconds=20)]
-    assert {tick["sender_host"] for tick in ticks} == {SCHEDULER}
-    assert len({tick["sender_pid"] for tick in ticks}) == 1, "more than one process sent ticks"
-    sequence = sorted(tick["sequence"] for tick in ticks)
-    assert sequence == list(range(sequence[0], sequence[0] + len(sequence))), "lost or doubled"
-    # Beat's own loop adds some milliseconds to each second.
-    assert 16 <= len(ticks) <= 21, ticks
+def test_every_second_is_ticked_once(page: Page) -> None:
+    """Twenty ticks that follow each other; a busy machine takes longer than twenty seconds."""
+    begin = datetime.now(UTC)
+    found: list[dict[str, str]] = []
+
+    def all_are_there() -> bool:
+        """A worker may still hold one that others overtook."""
+        found[:] = sorted(
+            (one for one in page.ticks() if one["entry"] == "tick-second" and sent(one) > begin),
+            key=sent,
+        )
+        numbers = [int(tick["sequence"]) for tick in found]
+        return len(found) >= 20 and numbers == list(range(numbers[0], numbers[-1] + 1))
+
+    wait_for(all_are_there, 200, lambda: f"lost, doubled or too few since {begin}: {found}")
+    assert {tick["sender_host"] for tick in found} == {SCHEDULER}
+    assert len({tick["sender_pid"] for tick in found}) == 1, "more than one process sent ticks"
+    # Never faster than one a second; beat may send a late one's successor a little earlier.
+    assert sent(found[-1]) - sent(found[0]) > timedelta(seconds=0.9 * (len(found) - 1))
 
 
 def test_every_minute_is_ticked_once(page: Page) -> None:

@@ -33,15 +33,6 @@ def test_status_of_a_worker_reads_well(fleet: Fleet) -> None:
             assert status.split()[:2] == [WORKER, "RUNNING"]
 
 
-def test_status_shows_the_scheduler_and_all_is_well(fleet: Fleet) -> None:
-    result = fleet.playbook("status")
-    assert result.returncode == 0, result.stdout
-    assert f"{SCHEDULER}: {PERIODIC}" in result.stdout
-    assert "All is well: exactly one scheduler" in result.stdout
-    for name in names("workers"):
-        assert name in result.stdout
-
-
 def test_a_running_task_survives_a_restart_of_its_worker(fleet: Fleet, page: Page) -> None:
     task_id = page.run_task(task="slow", seconds="20")
     started = page.reached(task_id, ("STARTED",), 20)
@@ -82,7 +73,6 @@ def test_the_target_groups_the_services(fleet: Fleet) -> None:
         wait_for(lambda state=state: service.is_running is state, 90, lambda: service.status)
 
 
-@pytest.mark.usefixtures("restored")
 def test_only_what_changed_is_restarted(fleet: Fleet) -> None:
     before = {(name, host): fleet.service(name, host).pid for name, host in SERVICES}
     result = fleet.playbook("services", "-e", "web_timeout=61")
@@ -90,6 +80,14 @@ def test_only_what_changed_is_restarted(fleet: Fleet) -> None:
     assert changed(result.stdout) == [WEB]
     after = {(name, host): fleet.service(name, host).pid for name, host in SERVICES}
     assert [one for one in before if before[one] != after[one]] == [("web", WEB)]
+    # What follows goes on from here and puts everything back, which saves a run.
+
+
+def is_healthy(page: Page) -> bool:
+    try:
+        return bool(page.json("/healthz")["database"] == "ok")
+    except OSError:  # One that has just started is slow on a busy machine.
+        return False
 
 
 @pytest.mark.usefixtures("restored")
@@ -101,13 +99,12 @@ def test_a_service_that_does_not_start_is_rolled_back(fleet: Fleet, page: Page) 
     assert f"{name} did not stay up" in result.stdout
     # The end of a long traceback: the words that matter.
     assert "ModuleNotFoundError: No module named 'example.missing'" in result.stdout
-    assert page.json("/healthz")["database"] == "ok"
+    wait_for(lambda: is_healthy(page), 30, lambda: "the former web server does not come back")
     assert "example.missing" not in fleet.service("web", WEB).definition
     assert fleet.service(PERIODIC, SCHEDULER).pid == before
 
 
 @pytest.mark.only(queue="celery")
-@pytest.mark.usefixtures("restored")
 def test_a_pool_that_is_gone_from_the_inventory_is_gone_from_the_host(fleet: Fleet) -> None:
     pools = (
         '{"celery_worker_pools": [{"name": "default", "queues": ["celery"], "concurrency": 2},'

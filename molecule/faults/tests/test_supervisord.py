@@ -1,0 +1,98 @@
+"""The same fleet under supervisord: its scheduler is killed, and so is supervisord; then failover.
+
+The tests build on each other, in their order.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from faults import active, broker_away, kill, measured, run
+from fleet import INVENTORY, PERIODIC, SCHEDULER, Fleet, Page, names, wait_for
+
+STANDBY = next(name for name in names("workers") if name != SCHEDULER)
+SUPERVISORD = {"stack_process_manager": "supervisord"}
+FAILOVER = {
+    **SUPERVISORD,
+    "stack_scheduler_mode": "failover",
+    "celery_beat_lock_timeout": 10,
+    "celery_beat_max_interval": 2,
+}
+
+
+def inventory(directory: Path, choices: dict[str, Any], schedulers: list[str]) -> Path:
+    """Return a copy of the scenario's inventory with other choices and other schedulers."""
+    made = directory / "inventory"
+    shutil.copytree(INVENTORY, made)
+    (made / "group_vars/all/choices.yml").write_text(yaml.safe_dump(choices))
+    hosts = yaml.safe_load((made / "hosts.yml").read_text())
+    hosts["all"]["children"]["scheduler"]["hosts"] = dict.fromkeys(schedulers)
+    (made / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    return made
+
+
+def deploy(fleet: Fleet, playbook: str, wanted: Path) -> None:
+    for name in (playbook, "verify"):
+        result = fleet.playbook(name, inventory=wanted)
+        assert result.returncode == 0, result.stdout
+
+
+def test_the_switch_to_supervisord(fleet: Fleet, page: Page, tmp_path: Path) -> None:
+    with measured(page, "switch to supervisord, a run of services.yml"):
+        deploy(fleet, "services", inventory(tmp_path, SUPERVISORD, [SCHEDULER]))
+
+
+def test_the_scheduler_is_killed(fleet: Fleet, page: Page) -> None:
+    with measured(page, "kill -9 of beat under supervisord", gap=5):
+        kill(fleet, SCHEDULER, under="supervisord")
+
+
+def test_supervisord_is_killed(fleet: Fleet, page: Page) -> None:
+    with measured(page, "kill -9 of supervisord", gap=15):
+        run(fleet, SCHEDULER, "systemctl kill --kill-whom=main --signal=KILL supervisor")
+
+
+@pytest.fixture
+def both_run(fleet: Fleet) -> None:
+    """A standby is there before a test makes its fault."""
+    services = [fleet.service(PERIODIC, host, "supervisord") for host in (SCHEDULER, STANDBY)]
+    wait_for(
+        lambda: all(service.is_running for service in services),
+        60,
+        lambda: str([service.status for service in services]),
+    )
+    # A process that has just started has not asked for the lock yet.
+    time.sleep(3)
+
+
+def test_the_switch_to_failover(fleet: Fleet, page: Page, tmp_path: Path) -> None:
+    with measured(page, "static to failover, a run of site.yml"):
+        deploy(fleet, "../site", inventory(tmp_path, FAILOVER, [SCHEDULER, STANDBY]))
+
+
+@pytest.mark.usefixtures("both_run")
+def test_redbeat_is_killed(fleet: Fleet, page: Page) -> None:
+    with measured(page, "RedBeat: kill -9 of beat", gap=15):
+        kill(fleet, active(page), under="supervisord")
+
+
+@pytest.mark.usefixtures("both_run")
+def test_redbeat_stops(fleet: Fleet, page: Page) -> None:
+    host = active(page)
+    with measured(page, "RedBeat: graceful stop", gap=3):
+        run(fleet, host, f"supervisorctl stop {PERIODIC}")
+    assert active(page) != host
+    run(fleet, host, f"supervisorctl start {PERIODIC}")
+
+
+@pytest.mark.usefixtures("both_run")
+def test_redbeats_broker_and_lock_are_away(fleet: Fleet, page: Page) -> None:
+    with measured(page, "RedBeat: broker and lock away 15 s, from their return", gap=10) as window:
+        with broker_away(fleet):
+            time.sleep(15)
+        window.healed()

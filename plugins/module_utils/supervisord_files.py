@@ -1,0 +1,25 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""Where supervisord's programs, their launchers and its socket are on a host.
+
+Runs on managed hosts: Python 3.9 or newer, standard library only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONF_DIR = Path("/etc/supervisor/conf.d")
+LAUNCHER_DIR = Path("/usr/local/lib")
+SOCKET = Path("/run/supervisor.sock")
+
+
+def is_launching(command: bytes, stack: str) -> bool:
+    """Tell whether a process, by its /proc/PID/cmdline, has yet to become the program."""
+    argv = command.decode(errors="replace").split("\0")
+    # Behind the interpreter, whose line in the script may carry an option.
+    for position, word in enumerate(argv[1:3], start=1):
+        if word.startswith(f"{LAUNCHER_DIR}/{stack}/"):
+            # The program that holds a socket is in that directory too, and has nothing to become.
+            return argv[position + 1] != "hold"
+    return False

@@ -1,0 +1,81 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""Celery settings of the deployment, put over the project's own in every process of the stack.
+
+Celery takes its loader from the environment variable CELERY_LOADER, which the deployment sets to
+`stack_celery:Loader`, and hands it every app whose configuration it reads. The settings are in
+STACK_CELERY_SETTINGS, a JSON object with Celery's lower-case names. Nothing in the project knows
+of it. An app that brings a loader of its own (`Celery(loader=...)`) does not use this one.
+
+Runs with Celery 5.3 and later, on the Python of the project.
+"""
+
+import json
+import os
+
+from celery.exceptions import ImproperlyConfigured
+from celery.loaders.app import AppLoader
+
+VARIABLE = "STACK_CELERY_SETTINGS"
+
+
+def read_settings():
+    """Return the deployment's settings, a dict.
+
+    Raises:
+        ImproperlyConfigured: the variable holds something else. Its value is not repeated: it may
+            hold a password.
+    """
+    try:
+        settings = json.loads(os.environ.get(VARIABLE) or "{}")
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{VARIABLE} is not valid JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ImproperlyConfigured(f"{VARIABLE} is not a JSON object.")
+    upper = sorted(name for name in settings if name != name.lower())
+    if upper:
+        raise ImproperlyConfigured(
+            f"{VARIABLE} names {', '.join(upper)}: Celery's names are lower-case, without a prefix."
+        )
+    return settings
+
+
+class Loader(AppLoader):
+    """Celery's usual loader, and the deployment's settings on top."""
+
+    def __init__(self, app, **kwargs):
+        """Take the app, and what the environment says; refuse malformed settings at once."""
+        super().__init__(app, **kwargs)
+        self.stack_settings = read_settings()
+
+    @property
+    def conf(self):
+        """Return the project's configuration, as the app asks for it whenever it configures itself.
+
+        Not in `__init__`, which may run before the app has its signals.
+        """
+        self.app.on_after_configure.connect(self.put_on_top, weak=False)
+        return super().conf
+
+    def put_on_top(self, source, **_):
+        """Make the deployment's settings the first that Celery looks at.
+
+        They lie over what the project assigns later too; `conf.update` would not.
+
+        `source` is the app's `celery.app.utils.Settings`.
+        """
+        own = dict(self.stack_settings)
+        options = own.get("redbeat_redis_options")
+        if isinstance(options, dict) and "sentinels" in options:
+            # The name of Sentinel's master is no part of a broker's URL; the project knows it.
+            transport = source.get("broker_transport_options") or {}
+            own["redbeat_redis_options"] = {
+                "service_name": transport.get("master_name"),
+                **options,
+            }
+        source.maps.insert(0, own)
+        for name, value in list(own.items()):
+            if source[name] is not value:
+                # Celery before 5.7 asks every layer for the name with the namespace first.
+                prefix = source.prefix
+                own[(prefix + name).upper() if prefix.isupper() else prefix + name] = value
