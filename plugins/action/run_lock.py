@@ -68,6 +68,7 @@ esac
 echo mine
 """
 
+
 def lease_command(verb: str, path: str, token: str, words: str) -> str:
     """Return the shell command that takes, renews or releases a lease.
 
