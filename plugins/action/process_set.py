@@ -13,6 +13,7 @@ The module of the same name documents the result. What this action takes:
     absent: list of service names that must not be able to run on this host.
     forget: list of patterns of the files that these left.
     only: list of names of what the run may touch; empty for all.
+    inputs, journal: as the module takes them.
     manager: "systemd" or "supervisord".
 """
 
@@ -222,7 +223,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
     """The action behind `process_set`."""
 
     _requires_connection = True
-    _VALID_ARGS = frozenset({"manager", "stack", "services", "absent", "forget", "only"})
+    _VALID_ARGS = frozenset(
+        {"manager", "stack", "services", "absent", "forget", "only", "inputs", "journal"}
+    )
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -244,6 +247,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
                     "stack": args["stack"]["name"],
                     "forget": args.get("forget", []),
                     "only": args.get("only", []),
+                    "inputs": args.get("inputs", []),
+                    "journal": args.get("journal"),
                     **rendered,
                 },
                 task_vars=task_vars,

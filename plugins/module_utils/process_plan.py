@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ansible.module_utils.process_inputs import Input
+
 MASK = Path("/dev/null")
 # A unit of systemd that only holds the others together: starting or restarting it does so to them.
 TARGET = ".target"
@@ -55,7 +57,8 @@ class State:
 class Plan:
     """What has to be done to get from what is there to what is wanted.
 
-    `write`, `prune`, `mask`, `keep`, `make` and `forget` hold paths; the others names of units.
+    `write`, `prune`, `mask`, `keep`, `make`, `forget` and `switch` hold paths; the others names of
+    units.
     `stop` are held units that the manager would start by itself, `outdated` those that their
     cluster has to restart, with the reason.
     """
@@ -66,12 +69,17 @@ class Plan:
     keep: list[str] = field(default_factory=list)
     make: list[str] = field(default_factory=list)
     forget: list[str] = field(default_factory=list)
+    switch: list[str] = field(default_factory=list)
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: dict[str, str] = field(default_factory=dict)
     stop: list[str] = field(default_factory=list)
     outdated: dict[str, str] = field(default_factory=dict)
     reload: bool = False
+
+    def starts(self, name: str) -> bool:
+        """Tell whether a unit is started or restarted."""
+        return name in self.start or name in self.restart
 
     def changes(self) -> bool:
         """Tell whether anything at all has to be done."""
@@ -169,13 +177,16 @@ def newest_input(paths: list[str], since: float) -> str | None:
     return None
 
 
-def why_outdated(unit: Unit, written: list[str], now: State) -> dict[str, str]:
+def why_outdated(unit: Unit, written: list[str], switched: list[str], now: State) -> dict[str, str]:
     """Return unit name -> why its process must be replaced; empty when it need not be.
 
-    `written` are those of its files that differ from what is wanted.
+    `written` are those of its files that differ from what is wanted, `switched` what is about to
+    change of all that processes read.
     """
     if written:
         return {unit.name: "its file changed"}
+    if read := [path for path in unit.newer_than if path in switched]:
+        return {unit.name: f"{read[0]} changes"}
     newer = now.since and newest_input([*unit.files, *unit.newer_than], now.since)
     return {unit.name: f"{newer} is newer than the process"} if newer else {}
 
@@ -190,6 +201,7 @@ def make_plan(
     masked: list[str],
     directories: list[str] | None = None,
     forget: list[str] | None = None,
+    inputs: list[Input] | None = None,
 ) -> Plan:
     """Compare what is wanted with what is there.
 
@@ -202,6 +214,7 @@ def make_plan(
         masked: paths of the systemd units that must not be able to run.
         directories: paths that must exist.
         forget: patterns of files that must not.
+        inputs: what the units' processes read and what is switched with them.
 
     Returns:
         The plan; nothing has been changed.
@@ -230,6 +243,7 @@ def make_plan(
     plan.forget = sorted(
         str(path) for one in map(Path, forget or []) for path in one.parent.glob(one.name)
     )
+    plan.switch = [one.path for one in inputs or [] if one.is_due()]
     plan.reload = any(state.stale for state in states.values())
 
     for unit in units:
@@ -240,7 +254,7 @@ def make_plan(
             if now.enabled:
                 plan.stop.append(unit.name)
             elif now.up:
-                plan.outdated.update(why_outdated(unit, written, now))
+                plan.outdated.update(why_outdated(unit, written, plan.switch, now))
             continue
         if written or not now.enabled:
             plan.enable.append(unit.name)
@@ -252,5 +266,5 @@ def make_plan(
             # systemd refuses to open a socket whose service already runs.
             plan.restart[unit.name] = f"{opened[0]} is opened anew"
         else:
-            plan.restart.update(why_outdated(unit, written, now))
+            plan.restart.update(why_outdated(unit, written, plan.switch, now))
     return plan

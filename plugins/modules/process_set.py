@@ -77,6 +77,40 @@ options:
     type: list
     elements: str
     default: []
+  inputs:
+    description:
+      - What the processes of O(units) read, to be switched together with them. If a unit then does
+        not come up, every input, every file and every unit of this run goes back to what it was.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: What is switched, in one step.
+        type: path
+        required: true
+      link:
+        description: Where O(inputs[].path) shall point to.
+        type: path
+        default: ""
+      next:
+        description: A file that takes the place of O(inputs[].path), if it is there. Never shown.
+        type: path
+        default: ""
+  journal:
+    description: Where a line of JSON is appended for each run that switches an input.
+    type: dict
+    suboptions:
+      path:
+        description: A file on the host.
+        type: path
+        required: true
+      entry:
+        description:
+          - What is noted besides C(from), C(result) (C(ok), C(rolled back) or C(failed)),
+            C(seconds) and, for a failure, C(why).
+        type: dict
+        required: true
   directories:
     description:
       - Directories that must exist. A missing one is made, for root and the group C(adm), C(0750).
@@ -220,15 +254,24 @@ forgotten:
   returned: always
   type: list
   elements: str
+switched:
+  description: Paths of the O(inputs) that were switched.
+  returned: always
+  type: list
+  elements: str
 """
 
 import grp
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.process_cluster import Cluster
+from ansible.module_utils.process_inputs import Input, Switch, note
 from ansible.module_utils.process_plan import (
     MASK,
     Manager,
@@ -243,6 +286,10 @@ from ansible.module_utils.process_plan import (
 )
 from ansible.module_utils.process_supervisord import Supervisord
 from ansible.module_utils.process_systemd import UNIT_DIR, Systemd
+
+
+class RolledBackError(SetError):  # type: ignore[misc]  # ansible has no types
+    """A unit did not come up, and what was there before has been given back."""
 
 
 def names_of(managers: list[Manager], paths: list[str]) -> list[str]:
@@ -262,48 +309,55 @@ def make_directory(path: Path) -> None:
     path.chmod(0o750)
 
 
-def bring_up(
-    manager: Manager, units: list[Unit], plan: Plan, former: dict[str, str]
-) -> dict[str, str]:
-    """Start and restart what the plan says and wait until it stays up.
-
-    Args:
-        manager: what runs the units.
-        units: the units to consider; those that the plan does not name are left alone.
-        plan: says what to start and what to restart.
-        former: path -> text of the files as they were before this run.
+def bring_up(manager: Manager, units: list[Unit]) -> dict[str, str]:
+    """Start and restart units and wait until they stay up.
 
     Returns:
-        Unit name -> last words of those that did not come up. Each of them runs from its former
-        files again, or is stopped where there were none.
+        Unit name -> last words of those that did not.
     """
-    due = [unit for unit in units if unit.name in plan.start or unit.name in plan.restart]
-    if not due:
+    if not units:
         return {}
-    manager.restart([unit.name for unit in due])
-    failed: dict[str, str] = manager.watch(due)
-    for unit in due:
-        if unit.name in failed:
-            roll_back(manager, unit, former, was_running=unit.name in plan.restart)
+    manager.restart([unit.name for unit in units])
+    failed: dict[str, str] = manager.watch(units)
     return failed
 
 
-def roll_back(manager: Manager, unit: Unit, former: dict[str, str], *, was_running: bool) -> None:
-    """Put a unit's former files back and run from them; without any, leave the unit stopped."""
-    is_new = not any(path in former for path in unit.files)
-    differing = [p for p in map(Path, unit.files) if p.read_text("utf-8") != former.get(str(p))]
-    if not differing:
-        return  # The files are not what broke it: the manager goes on trying.
-    if is_new:
-        manager.stop([unit.name])
-    for path in differing:
-        if str(path) in former:
-            put_back(path, former[str(path)])
-        else:
-            path.unlink()
-    manager.reload()
-    if was_running and not is_new:
-        manager.restart([unit.name])
+def roll_back(
+    manager: Manager, units: list[Unit], former: dict[str, str], plan: Plan
+) -> dict[str, str]:
+    """Put the former files of units back and run from them; one that had none is stopped.
+
+    Args:
+        manager: what runs the units.
+        units: those that did not come up; where inputs were switched, all that read them since.
+        former: path -> text of the files as they were before this run.
+        plan: what was done.
+
+    Returns:
+        Unit name -> last words of those that do not come up from the former inputs either.
+    """
+    again = []
+    reload = False
+    for unit in units:
+        is_new = not any(path in former for path in unit.files)
+        differing = [p for p in map(Path, unit.files) if p.read_text("utf-8") != former.get(str(p))]
+        if not differing and not plan.switch:
+            continue  # The files are not what broke it: the manager goes on trying.
+        if is_new:
+            manager.stop([unit.name])
+        elif plan.switch or unit.name in plan.restart:
+            again.append(unit)
+        for path in differing:
+            reload = True
+            if str(path) in former:
+                put_back(path, former[str(path)])
+            else:
+                path.unlink()
+    if reload:
+        manager.reload()
+    if again:
+        manager.restart([unit.name for unit in again])
+    return manager.watch(again) if again and plan.switch else {}
 
 
 def put_back(path: Path, text: str) -> None:
@@ -340,13 +394,15 @@ def establish(
     wanted: dict[str, dict[str, Any]],
     units: list[Unit],
     former: dict[str, str],
+    switch: Switch,
 ) -> None:
-    """Write, remove and start what the plan says, stage by stage; see `apply`."""
+    """Write, remove, switch and start what the plan says, stage by stage; see `apply`."""
     manager = managers[0]
     schedulers = schedulers_of(units)
     remove(managers, plan, stack, schedulers)
     for path in plan.write:
         write_file(Path(path), wanted[path]["content"], int(wanted[path]["mode"], 8))
+    switch.do()
     for one in managers:
         if names_of([one], [*plan.write, *plan.prune, *plan.mask]) or plan.reload:
             one.reload()
@@ -355,16 +411,32 @@ def establish(
     if plan.enable:
         manager.enable(plan.enable)
 
-    failed: dict[str, str] = {}
+    started: list[Unit] = []
     for stage in in_stages([unit.name for unit in units], schedulers):
-        batch = [unit for unit in units if unit.name in stage]
-        failed = failed or bring_up(manager, batch, plan, former)
-    if failed:
-        raise SetError(
-            "\n".join(
-                f"{name} did not stay up. Its last words:\n{said}" for name, said in failed.items()
-            )
-        )
+        due = [unit for unit in units if unit.name in stage and plan.starts(unit.name)]
+        started += due
+        failed = bring_up(manager, due)
+        if failed:
+            switch.undo(as_old=True)
+            concerned = [unit for unit in started if plan.switch or unit.name in failed]
+            lost = roll_back(manager, concerned, former, plan)
+            raise RolledBackError("\n".join([*last_words(failed), *given_back(switch, lost)]))
+    switch.keep()
+
+
+def last_words(failed: dict[str, str]) -> list[str]:
+    """Return a paragraph for each unit that did not come up."""
+    return [f"{name} did not stay up. Its last words:\n{said}" for name, said in failed.items()]
+
+
+def given_back(switch: Switch, lost: dict[str, str]) -> list[str]:
+    """Say what a host runs from after its inputs were given back; nothing if none were switched."""
+    if not switch.switched():
+        return []
+    if lost:
+        return ["From what was there before it does not come up either:", *last_words(lost)]
+    before = switch.origin()
+    return [f"This host runs from the release {before} again." if before else "It has been undone."]
 
 
 def apply(
@@ -375,6 +447,7 @@ def apply(
     wanted: dict[str, dict[str, Any]],
     units: list[Unit],
     former: dict[str, str],
+    switch: Switch | None = None,
 ) -> None:
     """Carry the plan out; where that fails, give back what was taken from another manager.
 
@@ -385,10 +458,12 @@ def apply(
         wanted: path -> `content` and `mode` of every file of the set.
         units: what must be running.
         former: path -> text of the files as they were before this run.
+        switch: what the units' processes read, if anything.
 
     Raises:
         SetError: the manager refused a file, or a unit did not come up.
     """
+    switch = switch or Switch([])
     manager, *others = managers
     for directory in plan.make:
         make_directory(Path(directory))
@@ -402,8 +477,17 @@ def apply(
     moved = [other for other in others if names_of([other], list(taken))]
     unmasked = [path for path in wanted if is_masked(Path(path))]
     try:
-        establish(managers, plan, stack=stack, wanted=wanted, units=units, former=former)
+        establish(
+            managers,
+            plan,
+            stack=stack,
+            wanted=wanted,
+            units=units,
+            former=former,
+            switch=switch,
+        )
     except (SetError, OSError):
+        switch.undo(as_old=False)
         if moved and units:
             manager.stop([unit.name for unit in units])
             for path in wanted.keys() - former.keys():
@@ -426,8 +510,42 @@ def apply(
             one.retire()
 
 
+@contextmanager
+def noted(journal: dict[str, Any] | None, plan: Plan, switch: Switch) -> Iterator[None]:
+    """Note in the journal of deploys how the body ended, if it was to switch anything.
+
+    Args:
+        journal: `path` and `entry`; None keeps none.
+        plan: what the body does.
+        switch: what it switches.
+    """
+    began = time.monotonic()
+    ended = {"result": "ok"}
+    try:
+        yield
+    except (SetError, OSError) as error:
+        ended = {"result": "failed", "why": str(error)}
+        if isinstance(error, RolledBackError):
+            ended["result"] = "rolled back"
+        raise
+    finally:
+        if journal and plan.switch:
+            seconds = round(time.monotonic() - began, 1)
+            more = {"from": switch.origin(), "seconds": seconds, **ended}
+            note(Path(journal["path"]), {**journal["entry"], **more})
+
+
 def main() -> None:
     """Run the module."""
+    input_spec = {
+        "path": {"type": "path", "required": True},
+        "link": {"type": "path", "default": ""},
+        "next": {"type": "path", "default": ""},
+    }
+    journal_spec = {
+        "path": {"type": "path", "required": True},
+        "entry": {"type": "dict", "required": True},
+    }
     file_spec = {
         "path": {"type": "path", "required": True},
         "content": {"type": "str", "required": True},
@@ -458,6 +576,8 @@ def main() -> None:
             "only": {"type": "list", "elements": "str", "default": []},
             "units": {"type": "list", "elements": "dict", "default": [], "options": unit_spec},
             "masked": {"type": "list", "elements": "str", "default": []},
+            "inputs": {"type": "list", "elements": "dict", "default": [], "options": input_spec},
+            "journal": {"type": "dict", "options": journal_spec},
         },
         supports_check_mode=True,
     )
@@ -465,6 +585,7 @@ def main() -> None:
     stack: str = given["stack"]
     wanted = {one["path"]: one for one in given["files"]}
     units = [Unit(**one) for one in given["units"]]
+    inputs = [Input(**one) for one in given["inputs"]]
     known = {"systemd": Systemd(module), "supervisord": Supervisord(module, stack)}
     managers: list[Manager] = [known.pop(given["manager"]), *known.values()]
     if not any(unit.held for unit in units):
@@ -491,9 +612,21 @@ def main() -> None:
             masked=[str(UNIT_DIR / name) for name in given["masked"]],
             directories=given["directories"],
             forget=given["forget"],
+            inputs=inputs,
         )
+        switched = {one.path: one.words() for one in inputs if one.path in plan.switch}
         if plan.changes() and not module.check_mode:
-            apply(managers, plan, stack=stack, wanted=wanted, units=units, former=former)
+            switch = Switch(inputs)
+            with noted(given["journal"], plan, switch):
+                apply(
+                    managers,
+                    plan,
+                    stack=stack,
+                    wanted=wanted,
+                    units=units,
+                    former=former,
+                    switch=switch,
+                )
     except (SetError, OSError) as error:
         module.fail_json(msg=str(error))
 
@@ -509,6 +642,7 @@ def main() -> None:
         outdated=plan.outdated,
         kept=[f"{path}.replaced-by-{stack}" for path in plan.keep],
         forgotten=plan.forget,
+        switched=plan.switch,
         diff=[
             {
                 "before_header": path,
@@ -527,6 +661,10 @@ def main() -> None:
             }
             for path in [*plan.prune, *plan.mask]
             if path in former
+        ]
+        + [
+            {"before_header": path, "after_header": path, "before": f"{one}\n", "after": f"{two}\n"}
+            for path, (one, two) in switched.items()
         ],
     )
 

@@ -1,5 +1,6 @@
 """What a reconcile decides to do; that the managers do it is proven on the test hosts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from loading import ROOT, load
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 process_set = load("modules/process_set")
 plans = sys.modules["ansible.module_utils.process_plan"]
+inputs = sys.modules["ansible.module_utils.process_inputs"]
 systemd = sys.modules["ansible.module_utils.process_systemd"]
 supervisord = sys.modules["ansible.module_utils.process_supervisord"]
 clusters = sys.modules["ansible.module_utils.process_cluster"]
@@ -422,14 +424,26 @@ def test_a_move_that_fails_is_taken_back(tmp_path: Path, bad: str) -> None:
     assert ("stop", ["web", "celery-beat"]) in move.new.told
 
 
+def bring_up(manager: Any, path: str, former: dict[str, str], **plan: Any) -> None:
+    """Have a set of one broken unit established, whose new file is written already."""
+    with pytest.raises(process_set.RolledBackError, match="web did not stay up"):
+        process_set.establish(
+            [manager],
+            plans.Plan(**plan),
+            stack="shop",
+            wanted={},
+            units=[plans.Unit("web", [path])],
+            former=former,
+            switch=inputs.Switch([]),
+        )
+
+
 def test_a_broken_unit_gets_its_former_file_back(tmp_path: Path) -> None:
     manager = Running(tmp_path, bad=("web",))
     path = str(tmp_path / "web.conf")
     Path(path).write_text(text(body="new"))
     former = {path: text(body="old")}
-    plan = plans.Plan(restart={"web": "its file changed"})
-    unit = plans.Unit("web", [path])
-    assert process_set.bring_up(manager, [unit], plan, former) == {"web": "its last words"}
+    bring_up(manager, path, former, restart={"web": "its file changed"})
     assert manager.files() == former
     assert manager.told == [("restart", ["web"]), ("reload",), ("restart", ["web"])]
 
@@ -438,9 +452,146 @@ def test_a_broken_unit_without_a_former_file_is_removed(tmp_path: Path) -> None:
     manager = Running(tmp_path, bad=("web",))
     path = str(tmp_path / "web.conf")
     Path(path).write_text(text())
-    process_set.bring_up(manager, [plans.Unit("web", [path])], plans.Plan(start=["web"]), {})
+    bring_up(manager, path, {}, start=["web"])
     assert manager.files() == {}
     assert manager.told == [("restart", ["web"]), ("stop", ["web"]), ("reload",)]
+
+
+class Deploy:
+    """A host whose web and worker read a release and an environment; some releases are broken."""
+
+    def __init__(self, root: Path, *, broken: str = "", was: str = "one") -> None:
+        self.current, self.env = root / "current", root / "shop.env"
+        self.next, self.journal = root / "shop.env.next", root / "deploys.jsonl"
+        deploy = self
+
+        class Reading(Running):
+            def watch(self, units: list[Any]) -> dict[str, str]:
+                runs = deploy.current.is_symlink() and deploy.current.readlink().name
+                return {one.name: "no such table" for one in units if runs == broken != ""}
+
+        self.manager = Reading(root)
+        names = [root / "web.service", root / "worker.service"]
+        if was:
+            self.current.symlink_to(root / was)
+            self.env.write_text("OLD=1")
+            for path in (self.current, self.env):
+                os.utime(path, (1000, 1000), follow_symlinks=False)
+            for path in names:
+                path.write_text(text())
+        self.next.write_text("NEW=1")
+        self.inputs = [
+            inputs.Input(str(self.current), link=str(root / "two")),
+            inputs.Input(str(self.env), next=str(self.next)),
+        ]
+        read = [str(self.current), str(self.env)]
+        self.units = [plans.Unit(path.name, [str(path)], newer_than=read) for path in names]
+
+    def run(self) -> Any:
+        states = {unit.name: plans.State(up=True, enabled=True, since=2000) for unit in self.units}
+        wanted = {unit.files[0]: text() for unit in self.units}
+        former = self.manager.files()
+        plan = plans.make_plan(
+            stack="shop",
+            wanted=wanted,
+            present=former,
+            units=self.units,
+            states=states if former else {},
+            masked=[],
+            inputs=self.inputs,
+        )
+        switch = inputs.Switch(self.inputs)
+        entry = {"who": "ann@desk", "release": "two"}
+        with process_set.noted({"path": str(self.journal), "entry": entry}, plan, switch):
+            process_set.apply(
+                [self.manager],
+                plan,
+                stack="shop",
+                wanted={path: {"content": body, "mode": "0644"} for path, body in wanted.items()},
+                units=self.units,
+                former=former,
+                switch=switch,
+            )
+        return plan
+
+    @property
+    def restarts(self) -> list[list[str]]:
+        return [said[1] for said in self.manager.told if said[0] == "restart"]
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        (line,) = self.journal.read_text().splitlines()
+        return dict(json.loads(line))
+
+
+def test_inputs_are_switched_with_the_units_that_read_them(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path)
+    plan = deploy.run()
+    assert plan.switch == [str(deploy.current), str(deploy.env)]
+    assert plan.restart["web.service"] == f"{deploy.current} changes"
+    assert deploy.current.readlink().name == "two"
+    assert deploy.env.read_text() == "NEW=1"
+    assert deploy.restarts == [["web.service", "worker.service"]]
+    assert deploy.noted.pop("seconds") >= 0
+    assert {**deploy.noted, "seconds": 0} == {
+        "who": "ann@desk",
+        "release": "two",
+        "from": "one",
+        "result": "ok",
+        "seconds": 0,
+    }
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".former", ".next")]
+    # A second run has nothing to do.
+    assert not any(one.is_due() for one in deploy.inputs)
+
+
+def test_a_release_that_does_not_come_up_is_given_back(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, broken="two")
+    with pytest.raises(process_set.RolledBackError) as caught:
+        deploy.run()
+    said = str(caught.value)
+    assert "web.service did not stay up. Its last words:\nno such table" in said
+    assert said.endswith("This host runs from the release one again.")
+    assert deploy.current.readlink().name == "one"
+    assert deploy.env.read_text() == "OLD=1"
+    # What was not restarted meanwhile is not older than what it reads.
+    assert [path.lstat().st_mtime for path in (deploy.current, deploy.env)] == [1000, 1000]
+    assert deploy.restarts == [["web.service", "worker.service"]] * 2
+    assert deploy.noted["result"] == "rolled back"
+    assert "no such table" in deploy.noted["why"]
+
+
+def test_a_first_release_that_does_not_come_up_leaves_nothing(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, broken="two", was="")
+    with pytest.raises(process_set.RolledBackError, match="It has been undone"):
+        deploy.run()
+    assert not deploy.current.is_symlink()
+    assert not deploy.env.exists()
+    assert deploy.manager.files() == {}
+
+
+def test_what_is_broken_before_and_after_is_told_with_both_words(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, broken="two", was="two")
+    deploy.inputs[0] = inputs.Input(str(deploy.current), link=str(tmp_path / "two"))
+    with pytest.raises(process_set.RolledBackError, match="From what was there before it does not"):
+        deploy.run()
+    assert deploy.env.read_text() == "OLD=1"
+
+
+def test_a_set_that_is_refused_gives_the_inputs_back(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path)
+
+    def refuse(*_: Any) -> None:
+        raise plans.SetError("no bus")
+
+    deploy.manager.restart = refuse
+    with pytest.raises(plans.SetError, match="no bus"):
+        deploy.run()
+    assert deploy.current.readlink().name == "one"
+    assert deploy.env.read_text() == "OLD=1"
+    # What was restarted until then is restarted by the next run.
+    assert min(path.lstat().st_mtime for path in (deploy.current, deploy.env)) > 2000
+    assert deploy.noted["result"] == "failed"
 
 
 @pytest.mark.parametrize(
