@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 import urllib.parse
@@ -18,6 +19,7 @@ from typing import Any
 
 import docker
 import testinfra
+import yaml
 from docker.models.containers import Container
 from testinfra.host import Host
 from testinfra.utils.ansible_runner import AnsibleRunner
@@ -64,6 +66,27 @@ SERVICES = [
     *(("celery-events", name) for name in names("scheduler") if CAMERA),
     *(("flower", name) for name in names("flower") if QUEUE == "celery"),
 ]
+
+
+def other_inventory(
+    directory: Path, groups: dict[str, list[str]] | None = None, **choices: Any
+) -> Path:
+    """Return a copy of the scenario's inventory with other choices, made in a directory.
+
+    `groups` are those that get other hosts; one that gets none is gone.
+    """
+    made = directory / "inventory"
+    shutil.copytree(INVENTORY, made)
+    # Read after stack.yml, by its name.
+    (made / "group_vars/all/switched.yml").write_text(yaml.safe_dump(choices))
+    hosts = yaml.safe_load((made / "hosts.yml").read_text())
+    children = hosts["all"]["children"]
+    for group, members in (groups or {}).items():
+        children[group] = {"hosts": dict.fromkeys(members)}
+        if not members:
+            del children[group]
+    (made / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    return made
 
 
 def manager(host: str) -> str:

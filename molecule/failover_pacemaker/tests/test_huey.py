@@ -5,28 +5,20 @@ The tests build on each other, in their order, and on the fleet that the tests o
 
 from __future__ import annotations
 
-import shutil
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import yaml
 from cluster import SCHEDULERS, holder, settle
 from faults import now, power_off, power_on, read
-from fleet import INVENTORY, Fleet, Page, changed, wait_for
+from fleet import Fleet, Page, changed, other_inventory, wait_for
 
 MINUTE = timedelta(minutes=1)
 
 
 def deployed(fleet: Fleet, directory: Path, hosts: list[str], **choices: str) -> Path:
     """Deploy a copy of the inventory with other choices and other hosts that could schedule."""
-    made = directory / "inventory"
-    shutil.copytree(INVENTORY, made)
-    # Read after stack.yml, by its name.
-    (made / "group_vars/all/switched.yml").write_text(yaml.safe_dump(choices))
-    inventory = yaml.safe_load((made / "hosts.yml").read_text())
-    inventory["all"]["children"]["scheduler"]["hosts"] = dict.fromkeys(hosts)
-    (made / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    made = other_inventory(directory, {"scheduler": hosts}, **choices)
     result = fleet.playbook("../site", inventory=made)
     assert result.returncode == 0, result.stdout
     return made

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 
-import yaml
 from faults import active, measured, now, power_off, power_on, run
-from fleet import INVENTORY, PERIODIC, SCHEDULER, Fleet, Page, names
+from fleet import PERIODIC, SCHEDULER, Fleet, Page, names, other_inventory
 
 STANDBY = next(name for name in names("workers") if name != SCHEDULER)
 
@@ -29,11 +27,7 @@ def test_the_scheduler_moves_there_and_back(fleet: Fleet, page: Page) -> None:
 def test_the_former_host_comes_back_after_a_move_that_it_did_not_see(
     fleet: Fleet, page: Page, tmp_path: Path
 ) -> None:
-    wanted = tmp_path / "inventory"
-    shutil.copytree(INVENTORY, wanted)
-    hosts = yaml.safe_load((wanted / "hosts.yml").read_text())
-    hosts["all"]["children"]["scheduler"]["hosts"] = {STANDBY: None}
-    (wanted / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    wanted = other_inventory(tmp_path, {"scheduler": [STANDBY]})
     dead = json.dumps({"stack_dead_hosts": [SCHEDULER]})
     assert active(page) == SCHEDULER
     begin = int(now().timestamp())

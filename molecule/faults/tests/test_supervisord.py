@@ -5,15 +5,12 @@ The tests build on each other, in their order.
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from faults import active, broker_away, kill, measured, run
-from fleet import INVENTORY, PERIODIC, SCHEDULER, Fleet, Page, names, wait_for
+from fleet import PERIODIC, SCHEDULER, Fleet, Page, names, other_inventory, wait_for
 
 STANDBY = next(name for name in names("workers") if name != SCHEDULER)
 SUPERVISORD = {"stack_process_manager": "supervisord"}
@@ -25,17 +22,6 @@ FAILOVER = {
 }
 
 
-def inventory(directory: Path, choices: dict[str, Any], schedulers: list[str]) -> Path:
-    """Return a copy of the scenario's inventory with other choices and other schedulers."""
-    made = directory / "inventory"
-    shutil.copytree(INVENTORY, made)
-    (made / "group_vars/all/choices.yml").write_text(yaml.safe_dump(choices))
-    hosts = yaml.safe_load((made / "hosts.yml").read_text())
-    hosts["all"]["children"]["scheduler"]["hosts"] = dict.fromkeys(schedulers)
-    (made / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    return made
-
-
 def deploy(fleet: Fleet, playbook: str, wanted: Path) -> None:
     for name in (playbook, "verify"):
         result = fleet.playbook(name, inventory=wanted)
@@ -44,7 +30,7 @@ def deploy(fleet: Fleet, playbook: str, wanted: Path) -> None:
 
 def test_the_switch_to_supervisord(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     with measured(page, "switch to supervisord, a run of services.yml"):
-        deploy(fleet, "services", inventory(tmp_path, SUPERVISORD, [SCHEDULER]))
+        deploy(fleet, "services", other_inventory(tmp_path, **SUPERVISORD))
 
 
 def test_the_scheduler_is_killed(fleet: Fleet, page: Page) -> None:
@@ -72,7 +58,11 @@ def both_run(fleet: Fleet) -> None:
 
 def test_the_switch_to_failover(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     with measured(page, "static to failover, a run of site.yml"):
-        deploy(fleet, "../site", inventory(tmp_path, FAILOVER, [SCHEDULER, STANDBY]))
+        deploy(
+            fleet,
+            "../site",
+            other_inventory(tmp_path, {"scheduler": [SCHEDULER, STANDBY]}, **FAILOVER),
+        )
 
 
 @pytest.mark.usefixtures("both_run")

@@ -5,15 +5,12 @@ The tests build on each other, in their order: each begins where the one before 
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
 from fleet import (
-    INVENTORY,
     SCHEDULER,
     SERVICES,
     STACK,
@@ -21,21 +18,10 @@ from fleet import (
     Page,
     changed,
     names,
+    other_inventory,
 )
 
 WORKERS = names("workers")
-
-
-def inventory(directory: Path, **choices: str) -> Path:
-    """Return a copy of the scenario's inventory with other choices; Huey has no Flower."""
-    made = directory / "-".join(choices.values())
-    shutil.copytree(INVENTORY, made)
-    (made / "group_vars/all/choices.yml").write_text(yaml.safe_dump(choices))
-    if choices.get("stack_task_queue") == "huey":
-        hosts = yaml.safe_load((made / "hosts.yml").read_text())
-        del hosts["all"]["children"]["flower"]
-        (made / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    return made
 
 
 def deploy(fleet: Fleet, playbook: str, wanted: Path) -> None:
@@ -79,7 +65,7 @@ def one_scheduler_at_a_time(page: Page) -> None:
 
 def test_systemd_to_supervisord(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     tasks = put_under_load(page)
-    deploy(fleet, "services", inventory(tmp_path, stack_process_manager="supervisord"))
+    deploy(fleet, "services", other_inventory(tmp_path, stack_process_manager="supervisord"))
     all_succeeded(page, tasks)
     one_scheduler_at_a_time(page)
     for host in {host for _, host in SERVICES}:
@@ -92,7 +78,7 @@ def test_systemd_to_supervisord(fleet: Fleet, page: Page, tmp_path: Path) -> Non
 
 def test_supervisord_to_systemd(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     tasks = put_under_load(page)
-    deploy(fleet, "services", inventory(tmp_path, stack_process_manager="systemd"))
+    deploy(fleet, "services", other_inventory(tmp_path, stack_process_manager="systemd"))
     all_succeeded(page, tasks)
     one_scheduler_at_a_time(page)
     for host in {host for _, host in SERVICES}:
@@ -106,7 +92,7 @@ def test_supervisord_to_systemd(fleet: Fleet, page: Page, tmp_path: Path) -> Non
 
 def test_celery_to_huey(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     # The site and not only its services: the project learns its queue from its environment.
-    wanted = inventory(tmp_path, stack_task_queue="huey")
+    wanted = other_inventory(tmp_path, {"flower": []}, stack_task_queue="huey")
     result = fleet.playbook("../site", inventory=wanted)
     assert result.returncode == 0, result.stdout
     deploy(fleet, "services", wanted)

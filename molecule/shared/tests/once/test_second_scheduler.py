@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-import yaml
 from fleet import (
-    INVENTORY,
     PERIODIC,
     QUEUE,
     ROGUE,
@@ -21,6 +18,7 @@ from fleet import (
     changed,
     flat,
     manager,
+    other_inventory,
     wait_for,
 )
 
@@ -77,12 +75,7 @@ def test_a_clone_of_the_schedulers_host_refuses_to_schedule(fleet: Fleet) -> Non
 @pytest.fixture
 def moved(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
     """An inventory in which another worker schedules; afterwards all is as deployed."""
-    inventory = tmp_path / "inventory"
-    shutil.copytree(INVENTORY, inventory)
-    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
-    hosts["all"]["children"]["scheduler"]["hosts"] = {ROGUE: None}
-    (inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    yield inventory
+    yield other_inventory(tmp_path, {"scheduler": [ROGUE]})
     result = fleet.playbook("move_scheduler", "-e", f"to={SCHEDULER}")
     assert result.returncode == 0, result.stdout
 

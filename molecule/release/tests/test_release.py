@@ -1,0 +1,322 @@
+"""A release refuses no request and holds up no task; one that is broken or killed loses nothing.
+
+The tests follow each other on one fleet: each leaves it whole, on a release of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import measured
+from fleet import (
+    INVENTORY,
+    PERIODIC,
+    ROOT,
+    SERVICES,
+    STACK,
+    Fleet,
+    Page,
+    flat,
+    host_of,
+    names,
+    wait_for,
+)
+from load import Load
+
+WEB = names("web")
+APP_HOSTS = [*WEB, *names("workers")]
+CURRENT = f"/opt/{STACK}/current"
+OLD_MIGRATION = "0002_task_state"
+
+
+class Project:
+    """A copy of the example that a test changes and deploys."""
+
+    def __init__(self, path: Path) -> None:
+        shutil.copytree(ROOT / "example", path)
+        self.path = path
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Change a file's text, which must be there."""
+        file = self.path / name
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    def name_it(self, version: str) -> None:
+        """Let /healthz say which version answers."""
+        file = self.path / "ticks/health.py"
+        changed = re.sub(
+            r"JsonResponse\(.*?, status",
+            f'JsonResponse({{**parts, "version": "{version}"}}, status',
+            file.read_text(),
+        )
+        file.write_text(changed)
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """What ansible-playbook is given to deploy it."""
+        return "-e", json.dumps({"app_source": {"path": str(self.path)}})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("release") / "project")
+
+
+def releases(fleet: Fleet) -> dict[str, str]:
+    """Return host -> the release that is current there."""
+    return {host: Path(fleet[host].check_output(f"readlink {CURRENT}")).name for host in APP_HOSTS}
+
+
+def journal(fleet: Fleet, host: str) -> list[dict[str, Any]]:
+    """Return the entries of a host's journal of deploys."""
+    said = fleet[host].check_output(f"cat /opt/{STACK}/deploys.jsonl")
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def pids(fleet: Fleet) -> dict[tuple[str, str], int]:
+    """Return the main process of every service."""
+    return {(name, host): fleet.service(name, host).pid for name, host in SERVICES}
+
+
+def load(fleet: Fleet) -> Load:
+    return Load(*(fleet.address(host) for host in WEB))
+
+
+def status(fleet: Fleet) -> dict[str, Any]:
+    """Return the status screen for machines."""
+    found: dict[str, Any] = json.loads(fleet.playbook("status", "-e", "format=json").stdout)
+    return found
+
+
+def test_it_refuses_no_request_and_holds_up_no_task(
+    fleet: Fleet, page: Page, project: Project
+) -> None:
+    before, processes = releases(fleet), pids(fleet)
+    project.name_it("two")
+    # One task on each worker at least, so that both managers have one to wait for.
+    slow = [page.run_task(task="slow", seconds="150") for _ in range(4)]
+    started = [page.reached(task_id, ("STARTED",), 60) for task_id in slow[:2]]
+    wait_for(
+        lambda: (
+            {host_of(page.task(one)) for one in slow if page.task(one)["state"] == "STARTED"}
+            == set(names("workers"))
+        ),
+        60,
+        lambda: str([page.task(one) for one in slow]),
+    )
+    # The scheduler is restarted, and nothing else keeps it from ticking.
+    with measured(page, "a release", gap=5), load(fleet) as requests:
+        result = fleet.playbook("release", *project.arguments)
+    assert result.returncode == 0, result.stdout
+    assert requests.failed == []
+    assert requests.answered > 100
+    after = releases(fleet)
+    assert len(set(after.values())) == 1
+    assert set(after.values()).isdisjoint(before.values())
+    assert all(Page(fleet.address(host)).json("/healthz")["version"] == "two" for host in WEB)
+    now = pids(fleet)
+    assert [one for one in processes if now[one] in (0, processes[one])] == []
+
+    # It did not wait for the tasks, and they go on.
+    left = [page.task(one) for one in slow if page.task(one)["state"] == "STARTED"]
+    assert left, "the release waited for the long tasks"
+    draining = [one for host in status(fleet)["hosts"].values() for one in host["draining"]]
+    assert draining
+    assert {one["release"] for one in draining} == set(before.values())
+    # The new workers work while the old ones drain.
+    quick = [page.run_task(task="add", x="1", y="2") for _ in range(4)]
+    assert {page.finished(one, 30)["state"] for one in quick} == {"SUCCESS"}
+    for task in started:
+        fleet[host_of(task)].check_output(f"ps -p {task['worker_pid']}")
+    assert {page.finished(one, 300)["state"] for one in slow} == {"SUCCESS"}
+    wait_for(
+        lambda: (
+            not any(
+                fleet[host].check_output("systemctl list-units --plain --no-legend '*-draining-*'")
+                for host in names("workers")
+            )
+        ),
+        60,
+        lambda: "a worker still drains that has nothing to do",
+    )
+
+    for host in APP_HOSTS:
+        entry = journal(fleet, host)[-1]
+        assert (entry["result"], entry["release"], entry["from"]) == (
+            "ok",
+            after[host],
+            before[host],
+        )
+        assert "@" in entry["who"]
+
+
+def test_a_second_run_has_nothing_to_do(fleet: Fleet, project: Project) -> None:
+    before, entries = pids(fleet), {host: journal(fleet, host) for host in APP_HOSTS}
+    result = fleet.playbook("release", *project.arguments)
+    assert result.returncode == 0, result.stdout
+    assert "changed=0" in result.stdout
+    assert not re.search(r"changed=[1-9]", result.stdout)
+    assert pids(fleet) == before
+    assert {host: journal(fleet, host) for host in APP_HOSTS} == entries
+
+
+def test_a_broken_one_is_given_back_on_its_first_host(fleet: Fleet, project: Project) -> None:
+    before, processes = releases(fleet), pids(fleet)
+    project.edit("example/wsgi.py", "application =", "import no_such_module\n\napplication =")
+    try:
+        with load(fleet) as requests:
+            result = fleet.playbook("release", *project.arguments)
+    finally:
+        project.edit("example/wsgi.py", "import no_such_module\n\n", "")
+    assert result.returncode != 0
+    assert "No module named 'no_such_module'" in result.stdout
+    assert f"runs from the release {before[WEB[0]]} again" in flat(result.stdout)
+    assert requests.failed == []
+    assert releases(fleet) == before
+    # All but that web server were left alone.
+    now = pids(fleet)
+    assert [one for one in processes if now[one] != processes[one]] == [("web", WEB[0])]
+    last = {host: journal(fleet, host)[-1] for host in APP_HOSTS}
+    assert {host: one["result"] for host, one in last.items() if one["result"] != "ok"} == {
+        WEB[0]: "rolled back"
+    }
+    assert "no_such_module" in last[WEB[0]]["why"]
+    said = fleet.playbook("status").stdout
+    assert "rolled back" in said
+
+
+def test_the_way_back_takes_one_command(fleet: Fleet, page: Page, project: Project) -> None:
+    """To the previous release, whichever that was; and there again, by its name."""
+    here = releases(fleet)[WEB[0]]
+    project.name_it("three")
+    result = fleet.playbook("release", *project.arguments)
+    assert result.returncode == 0, result.stdout
+    there = releases(fleet)[WEB[0]]
+    with load(fleet) as requests:
+        result = fleet.playbook("rollback")
+    assert result.returncode == 0, result.stdout
+    assert requests.failed == []
+    assert set(releases(fleet).values()) == {here}
+    assert journal(fleet, WEB[1])[-1]["action"] == "rollback"
+    assert page.json("/healthz")["version"] == "two"
+
+    result = fleet.playbook("rollback", "-e", f"release={there}")
+    assert result.returncode == 0, result.stdout
+    assert set(releases(fleet).values()) == {there}
+    result = fleet.playbook("rollback", "-e", "release=0123456789ab")
+    assert result.returncode != 0
+    assert "0123456789ab" in result.stdout
+    assert there in result.stdout
+
+
+def test_a_way_back_over_migrations_asks_first(fleet: Fleet, project: Project) -> None:
+    before = releases(fleet)
+    migration = project.path / "ticks/migrations/0003_no_way_back.py"
+    migration.write_text(
+        "from django.db import migrations\n\n\n"
+        "class Migration(migrations.Migration):\n"
+        f"    dependencies = [('ticks', '{OLD_MIGRATION}')]\n"
+        "    operations = [migrations.RunSQL('SELECT 1')]\n"
+    )
+    result = fleet.playbook("release", *project.arguments)
+    assert result.returncode == 0, result.stdout
+    here = releases(fleet)
+    for wish in ([], ["-e", "migrations=reverse"]):
+        result = fleet.playbook("rollback", *wish)
+        assert result.returncode != 0
+        assert "0003_no_way_back" in result.stdout
+        assert releases(fleet) == here
+    result = fleet.playbook("rollback", "-e", "migrations=keep")
+    assert result.returncode == 0, result.stdout
+    assert releases(fleet) == before
+    migration.unlink()
+
+
+@contextmanager
+def begun(project: Project) -> Iterator[subprocess.Popen[str]]:
+    """Yield a release that is on its way, and end it if it still is."""
+    run = subprocess.Popen(
+        ["ansible-playbook", "playbooks/release.yml", "-i", str(INVENTORY), *project.arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield run
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+@pytest.mark.parametrize(
+    ("version", "point"),
+    [
+        ("four", "Make the release ready"),
+        ("five", "Run a step of the release"),
+        ("six", "Reconcile the services"),
+    ],
+)
+def test_a_run_that_is_killed_is_completed_by_the_next(
+    fleet: Fleet, page: Page, project: Project, version: str, point: str
+) -> None:
+    project.name_it(version)
+    with load(fleet) as requests:
+        with begun(project) as run:
+            assert run.stdout
+            said = []
+            for line in run.stdout:
+                said.append(line)
+                if line.startswith("TASK") and point in line:
+                    break
+            assert point in said[-1], "".join(said)
+        # Whatever it left, everything runs.
+        for service in fleet.services():
+            wait_for(
+                lambda service=service: service.is_running,  # type: ignore[misc]
+                90,
+                lambda service=service: service.status,  # type: ignore[misc]
+            )
+        assert page.finished(page.run_task(task="add", x="1", y="2"), 60)["state"] == "SUCCESS"
+        # The lock of a run that was killed ends by itself.
+        result = fleet.playbook("release", *project.arguments)
+        assert result.returncode == 0, result.stdout
+    assert requests.failed == []
+    assert len(set(releases(fleet).values())) == 1
+    assert page.json("/healthz")["version"] == version
+    result = fleet.playbook("verify")
+    assert result.returncode == 0, result.stdout
+
+
+def test_old_releases_go_and_shared_files_stay(fleet: Fleet) -> None:
+    for host in APP_HOSTS:
+        there = fleet[host].check_output(f"ls /opt/{STACK}/releases").split()
+        assert len(there) == 3, there
+        # No environment that none of them uses, and nothing half-written.
+        assert len(fleet[host].check_output(f"ls /opt/{STACK}/venvs").split()) == 1
+        media = f"{CURRENT}/media"
+        assert fleet[host].file(media).linked_to == f"/var/lib/{STACK}/shared/media"
+        assert fleet[host].check_output(f"stat --format %U {media}/") == STACK
+
+
+def test_exactly_one_schedules_after_all_that(fleet: Fleet) -> None:
+    result = fleet.playbook("verify")
+    assert result.returncode == 0, result.stdout
+    assert f"Exactly one scheduler runs, on {names('scheduler')[0]}" in result.stdout
+    running = [host for host in APP_HOSTS if fleet.service(PERIODIC, host).is_running]
+    assert running == names("scheduler")
