@@ -28,7 +28,6 @@ from fleet import (
     STACK,
     Fleet,
     Page,
-    manager,
     names,
     wait_for,
 )
@@ -234,13 +233,23 @@ def until_running(fleet: Fleet, *hosts: str) -> None:
         )
 
 
-def pid(fleet: Fleet, host: str, name: str = PERIODIC, under: str = "") -> str:
-    """Return the main process of a service; its manager is the inventory's or `under`."""
-    command = {
-        "systemd": f"systemctl show --property=MainPID --value {name}",
-        "supervisord": f"supervisorctl pid {name}",
-    }[under or manager(host)]
-    return run(fleet, host, command).strip()
+def until_scheduler_and_standby_run(fleet: Fleet, *hosts: str, under: str = "") -> None:
+    """Wait until each host's scheduler runs and one of them has asked for the lock."""
+    services = [fleet.service(PERIODIC, host, under) for host in hosts]
+    wait_for(
+        lambda: all(service.is_running for service in services),
+        60,
+        lambda: str([service.status for service in services]),
+    )
+    # A process that has just started has not asked for the lock yet.
+    time.sleep(3)
+
+
+def pid(fleet: Fleet, host: str, name: str = PERIODIC, under: str = "") -> int:
+    """Return the main process of a service, which must run."""
+    found = fleet.service(name, host, under).pid
+    assert found, f"{name} does not run on {host}"
+    return found
 
 
 def kill(fleet: Fleet, host: str, name: str = PERIODIC, under: str = "") -> None:

@@ -24,8 +24,9 @@ from faults import (
     run,
     stopped,
     until_running,
+    until_scheduler_and_standby_run,
 )
-from fleet import PERIODIC, Fleet, Page, names, wait_for
+from fleet import PERIODIC, Fleet, Page, names
 
 LOCK = names("lock")[0]
 SCHEDULERS = names("scheduler")
@@ -42,14 +43,7 @@ LASTING = {
 def both_run(fleet: Fleet) -> None:
     """A standby is there before a test makes its fault."""
     until_running(fleet, *names("all"))
-    services = [fleet.service(PERIODIC, host) for host in SCHEDULERS]
-    wait_for(
-        lambda: all(service.is_running for service in services),
-        60,
-        lambda: str([service.status for service in services]),
-    )
-    # A process that has just started has not asked for the lock yet.
-    time.sleep(3)
+    until_scheduler_and_standby_run(fleet, *SCHEDULERS)
 
 
 def test_the_scheduler_is_killed(fleet: Fleet, page: Page) -> None:

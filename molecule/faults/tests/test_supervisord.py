@@ -9,8 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import active, broker_away, kill, measured, run
-from fleet import PERIODIC, SCHEDULER, Fleet, Page, names, other_inventory, wait_for
+from faults import (
+    active,
+    broker_away,
+    kill,
+    measured,
+    run,
+    until_scheduler_and_standby_run,
+)
+from fleet import PERIODIC, SCHEDULER, Fleet, Page, names, other_inventory
 
 STANDBY = next(name for name in names("workers") if name != SCHEDULER)
 SUPERVISORD = {"stack_process_manager": "supervisord"}
@@ -46,14 +53,7 @@ def test_supervisord_is_killed(fleet: Fleet, page: Page) -> None:
 @pytest.fixture
 def both_run(fleet: Fleet) -> None:
     """A standby is there before a test makes its fault."""
-    services = [fleet.service(PERIODIC, host, "supervisord") for host in (SCHEDULER, STANDBY)]
-    wait_for(
-        lambda: all(service.is_running for service in services),
-        60,
-        lambda: str([service.status for service in services]),
-    )
-    # A process that has just started has not asked for the lock yet.
-    time.sleep(3)
+    until_scheduler_and_standby_run(fleet, SCHEDULER, STANDBY, under="supervisord")
 
 
 def test_the_switch_to_failover(fleet: Fleet, page: Page, tmp_path: Path) -> None:
