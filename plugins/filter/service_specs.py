@@ -17,6 +17,8 @@ A spec is data and knows no process manager:
     stop_signal: str without SIG; sent to the main process alone.
     memory_max: str such as "512M"; empty for no limit. tasks_max: int.
     scheduler: bool, the one in the fleet.
+    memory: str, start of the paths of files that hold what the scheduler has sent; they count
+        only on the host that scheduled last. Empty for none.
     engine: str, what keeps it the one on several hosts: "redbeat" or "pacemaker"; else empty.
     after: list of what should be up before it on the same host: "redis", "postgresql".
     environment: dict of str, not secret; the environment file wins over it.
@@ -88,6 +90,7 @@ def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
         "tasks_max": 512,
         "scheduler": False,
         "engine": "",
+        "memory": "",
         "after": [],
         "environment": {},
         **more,
@@ -229,22 +232,18 @@ def ask_first(choices: dict[str, Any]) -> list[list[str]]:
 def beat(choices: dict[str, Any]) -> Spec:
     """Return the spec of the one Celery scheduler; which one that is, its settings say."""
     redbeat = choices["engine"] == "redbeat"
-    schedule, before = [], []
+    memory = ""
     if keeps_schedule_file(choices):
-        schedule = ["--schedule", f"{choices['state_dir']}/{BEAT_SCHEDULE}"]
-        if choices["engine"] == "pacemaker":
-            # What this host remembers from its last turn is older than what another one has sent
-            # since: beat would send that again. After a crash it is seconds old, and stays.
-            stale = ["-maxdepth", "1", "-name", f"{BEAT_SCHEDULE}*", "-mmin", "+1", "-delete"]
-            before = [["/usr/bin/find", choices["state_dir"], *stale]]
+        memory = f"{choices['state_dir']}/{BEAT_SCHEDULE}"
     return spec(
         "celery-beat",
         "Celery beat, " + ("the one or a standby" if redbeat else "the one scheduler of the fleet"),
         [f"{choices['bin']}/celery", "-A", choices["celery_app"], "beat"]
         # Without a name, beat keeps a pid file that outlives a crash and stops the next start.
-        + ["--pidfile=", *schedule]
+        + ["--pidfile=", *(["--schedule", memory] if memory else [])]
         + ["--loglevel", choices["celery_loglevel"], *words(choices["celery_beat_extra_args"])],
-        before=[*before, *ask_first(choices)],
+        before=ask_first(choices),
+        memory=memory,
         memory_max=choices["celery_beat_memory_max"],
         scheduler=True,
         engine=choices["engine"],

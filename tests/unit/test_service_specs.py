@@ -1,9 +1,7 @@
 """Groups and choices in, service specs out."""
 
-import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -121,22 +119,6 @@ def test_a_scheduler_says_what_keeps_it_the_one(engine: str) -> None:
     assert services("scheduler", engine=engine)["celery-beat"]["engine"] == engine
     assert huey("scheduler", engine=engine)["huey-periodic"]["engine"] == engine
     assert services("workers", "scheduler", engine=engine)["celery-worker"]["engine"] == ""
-
-
-@pytest.mark.parametrize(("age", "left"), [(30, True), (90, False)])
-def test_in_a_cluster_beat_forgets_what_it_sent_in_an_earlier_turn(
-    age: int, left: bool, tmp_path: Path
-) -> None:
-    files = [tmp_path / "celerybeat-schedule", tmp_path / "celerybeat-schedule.db"]
-    other = tmp_path / "db.sqlite3"
-    for one in (*files, other):
-        one.touch()
-        os.utime(one, (time.time() - age,) * 2)
-    beat = services("scheduler", engine="pacemaker", state_dir=str(tmp_path))["celery-beat"]
-    (clean,) = beat["before"]
-    subprocess.run(clean, check=True)
-    assert [one.exists() for one in files] == [left, left]
-    assert other.exists()
 
 
 def test_there_is_one_camera_beside_several_beats() -> None:

@@ -1,5 +1,9 @@
 """The units that systemd gets to read."""
 
+import os
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +175,39 @@ def test_a_scheduler_in_a_cluster_stops_sooner_than_another_starts(queue: str) -
         int(one.split("=")[1]) for text in (unit, static) for one in text if "StartSec" in one
     ]
     assert seconds[0] == seconds[1] + 6
+
+
+# Stands for the cluster's own, which the test hosts have: a file holds the attribute.
+CRM_ATTRIBUTE = """#!/bin/sh
+case "$*" in
+*--query*) cat "$ATTRIBUTE" ;;
+*) for last; do :; done; printf %s "$last" >"$ATTRIBUTE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("last", "left"), [("me", True), ("other", False), ("", False)])
+def test_in_a_cluster_only_the_host_that_scheduled_last_remembers(
+    last: str, left: bool, tmp_path: Path
+) -> None:
+    """Another one would send again what was sent since its own turn."""
+    files = [tmp_path / "celerybeat-schedule", tmp_path / "celerybeat-schedule.db"]
+    other, attribute = tmp_path / "db.sqlite3", tmp_path / "attribute"
+    for one in (*files, other):
+        one.touch()
+    if last:
+        attribute.write_text(os.uname().nodename if last == "me" else last)
+    fake = tmp_path / "crm_attribute"
+    fake.write_text(CRM_ATTRIBUTE)
+    fake.chmod(0o755)
+    unit, _ = in_cluster("scheduler", state_dir=str(tmp_path))
+    (line,) = [one for one in unit if one.startswith("ExecStartPre=+")]
+    argv = shlex.split(line.removeprefix("ExecStartPre=+").replace("$$", "$"))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ATTRIBUTE": str(attribute)}
+    subprocess.run(argv, check=True, env=env)
+    assert [one.exists() for one in files] == [left, left]
+    assert other.exists()
+    assert attribute.read_text() == os.uname().nodename
 
 
 def test_no_other_unit_is_held() -> None:
