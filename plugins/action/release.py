@@ -60,6 +60,7 @@ from ansible.module_utils.release_platform import platform_of  # noqa: E402
 
 PINS = ROOT / "requirements" / "build.txt"
 URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
+SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|KEY", re.IGNORECASE)
 OUTPUT_SHOWN = 3000  # Characters of a failed build.
 BUILD_SETTINGS = {
     "UV_SYSTEM_CERTS": "true",
@@ -103,7 +104,7 @@ def command(argv: list[str], directory: Path, environment: Mapping[str, str]) ->
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:
     """Return what a build said without the credentials of a private index."""
     for name, value in environment.items():
-        if len(value) > 3 and name not in BUILD_SETTINGS and "://" not in value:
+        if value and SECRET_NAME.search(name):
             text = text.replace(value, "***")
     return URL_CREDENTIALS.sub("://***@", text)
 

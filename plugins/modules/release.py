@@ -73,8 +73,8 @@ options:
         default: []
       files:
         description:
-          - What else the host needs, in this order, as path to a dict of C(owner), C(group), C(mode)
-            and C(content); a directory has no content.
+          - What else the host needs, in this order, as path to a dict of C(owner), C(group),
+            C(mode) and C(content); a directory has no content.
         type: dict
         default: {}
       env_file:
@@ -241,7 +241,7 @@ def release_of(directory: Path) -> str:
 
 def runs_on(environment: Path, platform: str) -> bool:
     """Say whether an environment exists and is one of the platform's Python version."""
-    version = ".".join(platform.split(" ")[0].split(".")[:2])
+    version = ".".join(platform.split(".")[:2])
     libraries = environment / "lib"
     return (environment / "bin/python").exists() and any(libraries.glob(f"*{version}"))
 
@@ -374,9 +374,7 @@ def look(place: Place) -> dict[str, Any]:
     try:
         platform = platform_of(place["python"])
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ReleaseError(
-            f"app_python is {place['python']}, which does not run: {error}"
-        ) from error
+        raise ReleaseError(f"app_python {place['python']} does not run: {error}") from error
     key = environment_key(place["requirements_id"], platform)
     environment = home / "venvs" / key
     has_environment = environment.is_dir()
@@ -533,11 +531,13 @@ def prepare(
             write_file(Path(path), wanted)
     if not found["has_release"]:
         target = home / "venvs" / found["environment_key"]
+        new = target.with_name(f"{target.name}.new")
+        remove(new)  # Of a run that was interrupted.
         if not found["has_environment"]:
             if not environment:
                 raise ReleaseError(f"{target} is missing, and no archive of it was shipped.")
-            unpack(environment, target.with_name(f"{target.name}.new"))
-            put(target.with_name(f"{target.name}.new"), target)
+            unpack(environment, new)
+            put(new, target)
         if not code:
             raise ReleaseError(f"{place['release']} is missing, and no archive of it was shipped.")
         make_release(place, code, found["environment_key"])

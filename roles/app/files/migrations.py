@@ -3,8 +3,8 @@
 Usage, in the directory and environment of the current release: python - RELEASE_DIRECTORY
 Prints JSON:
     applied_not_in_target: list of {app, name, reversible}, in the order of their application.
-    down: list of {app, name}: what to migrate to, so that none of them is applied any more; the name
-        is "zero" where nothing of the app stays.
+    down: list of {app, name}: what to migrate to, so that none of them is applied any more; the
+        name is "zero" where nothing of the app stays.
 """
 
 import json
@@ -41,10 +41,12 @@ def main() -> None:
     django.setup()
     from django.db import connection
     from django.db.migrations.loader import MigrationLoader
+    from django.db.migrations.recorder import MigrationRecorder
 
     known = known_to(Path(sys.argv[1]))
     loader = MigrationLoader(connection, ignore_no_migrations=True)
-    applied = list(loader.applied_migrations)
+    recorded = MigrationRecorder(connection).applied_migrations()
+    applied = sorted(recorded, key=lambda key: recorded[key].applied)
     here = loader.disk_migrations
     gone = [
         key
