@@ -9,7 +9,7 @@ No host is contacted. Arguments:
     package: requirement from the Python index; empty when the project is a directory.
     requirements: file of locked requirements, relative to the source; empty when there is none.
     extra_requirements: list of requirements beside the project's own.
-    furniture: list of texts, what a host adds to the code in a release.
+    furniture: list of texts, what a host adds to the code: interpreter, shared and writable paths.
     cache_dir: directory on the controller for the archives.
 
 Result:

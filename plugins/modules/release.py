@@ -53,7 +53,7 @@ options:
         description: ID of the release.
         type: str
       requirements_id:
-        description: What the environment is made of; with the platform it makes its key.
+        description: What the environment is made of; with O(place.python) it makes its key.
         type: str
         default: ""
       writable:
@@ -226,9 +226,9 @@ class ReleaseError(Exception):
 # --- looking ---------------------------------------------------------------------------------
 
 
-def environment_key(requirements_id: str, platform: str) -> str:
-    """Return the name of the environment for requirements on a platform."""
-    return hashlib.sha256((requirements_id + platform).encode()).hexdigest()[:16]
+def environment_key(requirements_id: str, python: str, platform: str) -> str:
+    """Return the name of the environment for requirements, an interpreter and its platform."""
+    return hashlib.sha256("\0".join((requirements_id, python, platform)).encode()).hexdigest()[:16]
 
 
 def release_of(directory: Path) -> str:
@@ -375,7 +375,7 @@ def look(place: Place) -> dict[str, Any]:
         platform = platform_of(place["python"])
     except (OSError, subprocess.CalledProcessError) as error:
         raise ReleaseError(f"app_python {place['python']} does not run: {error}") from error
-    key = environment_key(place["requirements_id"], platform)
+    key = environment_key(place["requirements_id"], place["python"], platform)
     environment = home / "venvs" / key
     has_environment = environment.is_dir()
     has_release = release_of(release) == place["release"] and runs_on(release / ".venv", platform)

@@ -17,11 +17,10 @@ from loading import load
 release = load("modules/release")
 
 ME = getpass.getuser()
-KEY_OF = release.environment_key
 PYTHON = sys.executable
 PLATFORM = release.platform_of(PYTHON)
 VERSION = ".".join(PLATFORM.split(".")[:2])
-KEY = KEY_OF("requirements", PLATFORM)
+KEY = release.environment_key("requirements", PYTHON, PLATFORM)
 ENV = "SECRET_KEY='x'\n"
 
 pytestmark = pytest.mark.skipif(
