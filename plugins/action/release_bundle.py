@@ -9,11 +9,13 @@ No host is contacted. Arguments:
     package: requirement from the Python index; empty when the project is a directory.
     requirements: file of locked requirements, relative to the source; empty when there is none.
     extra_requirements: list of requirements beside the project's own.
+    furniture: list of texts, what a host adds to the code: interpreter, shared and writable paths.
     cache_dir: directory on the controller for the archives.
 
 Result:
 
-    id: 12 hexadecimal digits that change with the code, the requirements and nothing else.
+    id: 12 hexadecimal digits that change with the code, the requirements, the furniture and nothing
+        else.
     archive: path of a .tar.gz of the code.
     requirements_id: the same for what the environment is made of.
 """
@@ -93,7 +95,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
 
     _requires_connection = False
     _VALID_ARGS = frozenset(
-        {"source", "package", "requirements", "extra_requirements", "cache_dir"}
+        {"source", "package", "requirements", "extra_requirements", "furniture", "cache_dir"}
     )
 
     def run(
@@ -114,14 +116,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         if any(LOCAL.search(text) for text in texts):
             texts.append(digest(code))  # The environment holds the project's own code as well.
         requirements_id = digest(*texts)
-        name = digest(code, requirements_id)
+        name = digest(code, requirements_id, *args["furniture"])
 
         archive = root / args["cache_dir"] / f"{name}.tar.gz"
         if not archive.exists():
             archive.parent.mkdir(parents=True, exist_ok=True)
             # Another run may be writing the same.
             scratch = archive.with_suffix(f".{os.getpid()}")
-            scratch.write_bytes(gzip.compress(code, mtime=0))
+            scratch.write_bytes(gzip.compress(code, compresslevel=1, mtime=0))
             scratch.replace(archive)
         return {
             **result,

@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ansible.module_utils
@@ -928,6 +928,37 @@ def _app_source(fleet: Fleet, host: Host) -> Iterator[str]:
         yield f"app_source.path '{source['path']}' is no directory on this machine; correct it"
 
 
+def _release_paths(fleet: Fleet, host: Host) -> Iterator[str]:
+    """What a host makes within a release must stay there, and each in a place of its own."""
+    if not fleet.reads(host, "app_source"):
+        return
+    made: list[tuple[str, PurePosixPath]] = []
+    for variable in ("app_shared_paths", "app_release_writable_paths"):
+        for text in _items(host.get(variable)):
+            path = PurePosixPath(str(text))
+            if (
+                path.is_absolute()
+                or ".." in path.parts
+                or not path.parts
+                or path.parts[0] == ".venv"
+            ):
+                yield (
+                    f"{variable} holds '{text}', which is not within a release; name a path "
+                    "relative to it"
+                )
+                continue
+            for other_variable, other in made:
+                if path in (other, *other.parents) or other in path.parents:
+                    yield (
+                        f"{variable} holds '{text}' and {other_variable} holds '{other}', of which "
+                        "one is within the other; name one of them"
+                    )
+            made.append((variable, path))
+    keep = _number(host.get("app_keep_releases"))
+    if keep is not None and keep < 2:
+        yield "app_keep_releases is below 2, so that there would be none to go back to; raise it"
+
+
 def _pools(fleet: Fleet, host: Host) -> Iterator[str]:
     if not fleet.reads(host, "celery_worker_pools"):
         return
@@ -1114,6 +1145,7 @@ HOST_RULES: Sequence[Callable[[Fleet, Host], Iterator[str]]] = (
     _entry_points,
     _camera,
     _app_source,
+    _release_paths,
     _pools,
     _time_limits,
     _redis_databases,

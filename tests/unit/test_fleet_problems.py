@@ -63,6 +63,9 @@ SPECS = {
             app_celery: {type: str, default: ""}
             app_wsgi: {type: str, default: ""}
             app_asgi: {type: str, default: ""}
+            app_shared_paths: {type: list, default: []}
+            app_release_writable_paths: {type: list, default: [static_root]}
+            app_keep_releases: {type: int, default: 5}
             app_before_switch: {type: list, default: []}
             app_after_switch: {type: list, default: []}
             app_env: {type: dict, default: {}}
@@ -252,6 +255,7 @@ FOREIGN_RABBITMQ = groups(brokers=None) | everywhere(
             {"monitor1": {"web_port": 1, "redis_password": "CHANGE_ME"}}, id="a stranger's host"
         ),
         pytest.param(everywhere(app_source={"package": "demo==1.0"}), id="a package"),
+        pytest.param(everywhere(app_shared_paths=["media", "mediation/a"]), id="shared paths"),
         pytest.param(
             everywhere(app_source={"git": "https://git.example/d.git", "version": "v1"}), id="git"
         ),
@@ -579,6 +583,36 @@ CASES = {
         everywhere(app_source={"path": "no/such/directory"}),
         "web1, worker1, worker2: app_source.path 'no/such/directory' is no directory on this "
         "machine; correct it",
+    ),
+    "an absolute shared path": (
+        everywhere(app_shared_paths=["media", "/srv/media"]),
+        "web1, worker1, worker2: app_shared_paths holds '/srv/media', which is not within a "
+        "release; name a path relative to it",
+    ),
+    "a shared path that leaves the release": (
+        everywhere(app_shared_paths=["media/../../x"]),
+        "web1, worker1, worker2: app_shared_paths holds 'media/../../x', which is not within a "
+        "release; name a path relative to it",
+    ),
+    "the whole release shared": (
+        everywhere(app_shared_paths=["."]),
+        "web1, worker1, worker2: app_shared_paths holds '.', which is not within a release; name "
+        "a path relative to it",
+    ),
+    "a writable path within a shared one": (
+        everywhere(app_shared_paths=["var"], app_release_writable_paths=["var/static"]),
+        "web1, worker1, worker2: app_release_writable_paths holds 'var/static' and "
+        "app_shared_paths holds 'var', of which one is within the other; name one of them",
+    ),
+    "a path both shared and writable": (
+        everywhere(app_shared_paths=["static_root"]),
+        "web1, worker1, worker2: app_release_writable_paths holds 'static_root' and "
+        "app_shared_paths holds 'static_root', of which one is within the other; name one of them",
+    ),
+    "one release kept": (
+        everywhere(app_keep_releases=1),
+        "web1, worker1, worker2: app_keep_releases is below 2, so that there would be none to go "
+        "back to; raise it",
     ),
     # worker pools
     "a pool named twice": (
