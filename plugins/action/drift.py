@@ -57,12 +57,15 @@ def bundle_digest(root: Path) -> str:
 def public_variables(root: Path) -> frozenset[str]:
     """Return the names of all variables that an inventory may set."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return frozenset(
-        name
-        for path in root.glob("roles/*/meta/argument_specs.yml")
-        for spec in yaml.load(path.read_text(), loader)["argument_specs"].values()  # noqa: S506
-        for name in spec.get("options", {})
-    ) - COMMANDS
+    return (
+        frozenset(
+            name
+            for path in root.glob("roles/*/meta/argument_specs.yml")
+            for spec in yaml.load(path.read_text(), loader)["argument_specs"].values()  # noqa: S506
+            for name in spec.get("options", {})
+        )
+        - COMMANDS
+    )
 
 
 # Once for a run: Ansible loads this file before it starts a process for each host.
@@ -173,9 +176,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
             if "census" in args:
                 module_args["census"] = plain(args["census"])
         result.update(
-            self._execute_module(
-                module_name="drift", module_args=module_args, task_vars=task_vars
-            )
+            self._execute_module(module_name="drift", module_args=module_args, task_vars=task_vars)
         )
         for role, reasons in result.get("unrecorded", {}).items():
             self._display.warning(

@@ -23,7 +23,6 @@ import contextlib
 import grp
 import hashlib
 import json
-import os
 import pwd
 import re
 import stat
@@ -73,8 +72,8 @@ def observe_path(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     if stat.S_ISLNK(status.st_mode):
-        return {"type": "link", "target": os.readlink(path), "written": status.st_mtime_ns}
-    found = {
+        return {"type": "link", "target": str(path.readlink()), "written": status.st_mtime_ns}
+    found: dict[str, Any] = {
         "type": "directory" if stat.S_ISDIR(status.st_mode) else "file",
         "mode": f"{stat.S_IMODE(status.st_mode):04o}",
         "owner": _name(pwd.getpwuid, status.st_uid),
@@ -134,9 +133,7 @@ def members(spec: Spec) -> dict[str, list[str]]:
     return {
         "paths": [*spec.get("paths", []), *map(str, marked)],
         "units": list(
-            dict.fromkeys(
-                name for key in ("units", "masked", "held") for name in spec.get(key, [])
-            )
+            dict.fromkeys(name for key in ("units", "masked", "held") for name in spec.get(key, []))
             | dict.fromkeys(units)
         ),
         "programs": [path.stem for path in marked if path.parent == CONF_DIR],
@@ -315,7 +312,7 @@ class Records:
             RecordError: there is none, or none that says anything.
         """
         try:
-            record = json.loads(self._path(role).read_text())
+            record: dict[str, Any] = json.loads(self._path(role).read_text())
         except (FileNotFoundError, NotADirectoryError):
             raise RecordError("no deployment of it is recorded") from None
         except (OSError, ValueError) as error:
@@ -361,7 +358,9 @@ def differences(
     """Return in which way a role's host or inputs differ from its record; empty if they do not."""
     words = []
     if record["identity"] != identity:
-        words.append(f"the record was made on another machine, {record['identity'].get('hostname')}")
+        words.append(
+            f"the record was made on another machine, {record['identity'].get('hostname')}"
+        )
     words += input_differences(record["inputs"], inputs)
     if record["release"] != release:
         words.append(f"release {release}, was {record['release']}")

@@ -15,8 +15,8 @@ author:
 description:
   - Says which roles differ from their records on this host, and how, in words for people.
   - Usually called by the action of the same name, which works out O(roles).
-  - A record is C(/var/lib/STACK-deployed/ROLE.json), for root alone. It holds hashes of what the role
-    was told, and the state of what the role manages.
+  - A record is C(/var/lib/STACK-deployed/ROLE.json), for root alone. It holds hashes of what the
+    role was told, and the state of what the role manages.
 options:
   stack:
     description: Name of the stack.
@@ -29,8 +29,8 @@ options:
     default: look
   roles:
     description:
-      - Role to C(inputs), a hash for each thing that it is told, by name, and C(release), the name of
-        the release that it shall bring, which may be empty.
+      - Role to C(inputs), a hash for each thing that it is told, by name, and C(release), the name
+        of the release that it shall bring, which may be empty.
       - For O(state=record) also C(spec), what it manages; see C(module_utils/drift.py).
     type: dict
     required: true
@@ -40,8 +40,8 @@ options:
     default: false
   begin:
     description:
-      - Note that the roles that differ are about to run. Until they are recorded again they differ, as
-        after a run that breaks off.
+      - Note that the roles that differ are about to run. Until they are recorded again they differ,
+        as after a run that breaks off.
       - Not done in check mode.
     type: bool
     default: false
