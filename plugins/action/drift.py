@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader, test_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 # All that a role's work is made of.
@@ -68,7 +69,10 @@ def public_variables(root: Path) -> frozenset[str]:
     )
 
 
-# Once for a run: Ansible loads this file before it starts a process for each host.
+# Once for a run: Ansible loads this file before it starts a process for each host. What templates use
+# is loaded here too, or each of these processes would spend a tenth of a second on that.
+for _loader in (filter_loader, test_loader):
+    list(_loader.all())
 BUNDLE_DIGEST = bundle_digest(ROOT)
 PUBLIC = public_variables(ROOT)
 
