@@ -290,98 +290,17 @@ host_identity:
       sample: 5b4e6c1f0a9d4b7e8c2d3f4a5b6c7d8e
 """
 
-import socket
-import time
-from pathlib import Path
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.scheduler_processes import (
-    UnitState,
-    lurkers,
-    nobodys,
-    parse_units,
-    program_states,
-    read_programs,
-    read_units,
-    running_programs,
-    systemctl_show,
-    take_census,
-)
-from ansible.module_utils.supervisord_files import SOCKET
-
-
-def look(module: AnsibleModule) -> dict[str, Any]:
-    """Return the module's answer, as its documentation says; end the module where there is none."""
-    given = module.params
-    definitions = read_programs()
-    answers: list[dict[str, Any]] = []
-    if SOCKET.exists():
-        from ansible.module_utils.supervisord_rpc import process_info  # Its imports take a while.
-
-        try:
-            answers = process_info(SOCKET)
-        except RuntimeError as error:
-            module.fail_json(msg=str(error))
-    unit_files = read_units()
-    stray_units, stray_programs = nobodys(unit_files), nobodys(definitions)
-    asked = list(dict.fromkeys([*given["units"], *stray_units]))
-    # The states before the processes: what is not starting any more has become its program by then.
-    units: list[UnitState] = []
-    if asked and module.get_bin_path("systemctl"):
-        code, shown, _ = module.run_command(systemctl_show(asked))
-        # Without a running systemd there is no state to tell, and nothing it could start.
-        units = parse_units(asked, shown) if code == 0 else []
-    names = dict.fromkeys([*given["programs"], *stray_programs])
-    programs = program_states(names, given["stack"], definitions, answers)
-    lurking = lurkers({**stray_units, **stray_programs}, units, programs)
-    units = [unit for unit in units if unit["name"] in given["units"]]
-    programs = [program for program in programs if program["name"] in given["programs"]]
-    try:
-        running = running_programs(answers)
-        census = take_census(given["stack"], unit_files, definitions, running)
-    except PermissionError as error:
-        module.fail_json(msg=f"Cannot see all processes: {error}; run this with become: true")
-    return {
-        "schedulers": census["schedulers"],
-        "other_stacks": census["other_stacks"],
-        "units": units,
-        "programs": programs,
-        "lurking": lurking,
-        "starting": [one["name"] for one in (*units, *programs) if one["starting"]],
-        "foreign_units": {
-            name: stack for name, stack in census["foreign"].items() if name in given["names"]
-        },
-    }
+from ansible.module_utils.scheduler_look import OPTIONS, census
 
 
 def main() -> None:
     """Read the module's arguments, print its answer."""
-    names = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
-        argument_spec={
-            "stack": {"type": "str", "required": True},
-            "units": names,
-            "programs": names,
-            "names": names,
-            "wait": {"type": "int", "default": 0},
-        },
+        argument_spec={"stack": {"type": "str", "required": True}, **OPTIONS},
         supports_check_mode=True,
     )
-    deadline = time.monotonic() + module.params["wait"]
-    answer = look(module)
-    while answer["starting"] and time.monotonic() < deadline:
-        time.sleep(1)
-        answer = look(module)
-    machine_id = Path("/etc/machine-id")
-    module.exit_json(
-        changed=False,
-        **answer,
-        host_identity={
-            "hostname": socket.gethostname(),
-            "machine_id": machine_id.read_text().strip() if machine_id.exists() else "",
-        },
-    )
+    module.exit_json(changed=False, **census(module, module.params["stack"], module.params))
 
 
 if __name__ == "__main__":

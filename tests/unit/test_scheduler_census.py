@@ -14,6 +14,7 @@ from ansible.module_utils.testing import patch_module_args
 from loading import load
 
 module = load("modules/scheduler_census")
+look: Any = importlib.import_module("ansible.module_utils.scheduler_look")
 
 SYSTEMCTL = """#!/bin/sh
 echo "$@" >> "$0.log"
@@ -103,7 +104,7 @@ def test_what_lurks_is_asked_for_with_the_rest(
 ) -> None:
     log = systemctl(path, SYSTEMCTL)
     (path / "old.service").write_text("[Service]\nExecStart=/opt/v/bin/celery -A shop beat\n")
-    monkeypatch.setattr(module, "read_units", functools.partial(module.read_units, path))
+    monkeypatch.setattr(look, "read_units", functools.partial(look.read_units, path))
     _, answer = run(stack="shop", units=["celery-beat.service"])
     assert [unit["name"] for unit in answer["units"]] == ["celery-beat.service"]
     assert answer["lurking"] == [
@@ -162,7 +163,7 @@ def test_the_socket_of_a_supervisord_that_is_gone_means_no_programs(
     path = tmp_path / "supervisor.sock"
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
-    monkeypatch.setattr(module, "SOCKET", path)
+    monkeypatch.setattr(look, "SOCKET", path)
     code, answer = run(stack="shop", programs=["celery-beat"])
     assert (code, answer["programs"][0]["state"]) == (0, "")
 
@@ -173,7 +174,7 @@ def test_a_supervisord_that_does_not_answer_is_no_answer(
     rpc = importlib.import_module("ansible.module_utils.supervisord_rpc")
     monkeypatch.setattr(rpc, "TIMEOUT", 0.1)
     path = tmp_path / "supervisor.sock"
-    monkeypatch.setattr(module, "SOCKET", path)
+    monkeypatch.setattr(look, "SOCKET", path)
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(path))
         hung.listen()
@@ -191,7 +192,7 @@ def test_a_stack_is_required(run: Any) -> None:
 def test_hidden_processes_fail_with_the_cure(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "take_census", functools.partial(module.take_census, proc=tmp_path))
+    monkeypatch.setattr(look, "take_census", functools.partial(look.take_census, proc=tmp_path))
     code, answer = run(stack="shop")
     assert code == 1
     assert "hides other users' processes" in answer["msg"]

@@ -1,0 +1,211 @@
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""Work out what the roles of a host are told, and let the module of this name compare or record.
+
+The module documents the result. What this action takes:
+
+    stack: name of the stack.
+    state: "look" or "record".
+    roles: list of the roles that run on this host, in their order.
+    unread: role -> prefixes of the variables that it does not read.
+    follows: role -> roles with which it has to run.
+    hosts: anything that tells the addresses of all hosts.
+    release: name of the release that `app` shall bring; may be empty.
+    managed: role -> what it manages; with "record".
+    full, begin, census: as the module takes them; with "look".
+
+With "look", the host is then in the group `__looked`, and if anything differs in `__due` and, for
+each role that differs, in `__due_ROLE`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader, test_loader
+
+ROOT = Path(__file__).resolve().parents[2]
+# All that a role's work is made of.
+BUNDLE = ("roles", "plugins", "templates", "playbooks", "requirements", "site.yml", "ansible.cfg")
+# Public variables that tell a run what to do, and not what a host shall be.
+COMMANDS = {"stack_full"}
+
+
+def digest(value: object) -> str:
+    """Return 16 hexadecimal digits for a value of JSON."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def bundle_digest(root: Path) -> str:
+    """Return a hash of the bundle's files, by their names and contents."""
+    found = hashlib.sha256()
+    paths = [path for name in BUNDLE for path in [root / name, *(root / name).rglob("*")]]
+    for path in sorted(paths):
+        if path.is_file() and "__pycache__" not in path.parts:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found.update(f"{path.relative_to(root)}\0{content}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def public_variables(root: Path) -> frozenset[str]:
+    """Return the names of all variables that an inventory may set."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return (
+        frozenset(
+            name
+            for path in root.glob("roles/*/meta/argument_specs.yml")
+            for spec in yaml.load(path.read_text(), loader)["argument_specs"].values()  # noqa: S506
+            for name in spec.get("options", {})
+        )
+        - COMMANDS
+    )
+
+
+# Once for a run: Ansible loads this file before it starts a process for each host. What templates use
+# is loaded here too, or each of these processes would spend a tenth of a second on that.
+for _loader in (filter_loader, test_loader):
+    list(_loader.all())
+BUNDLE_DIGEST = bundle_digest(ROOT)
+PUBLIC = public_variables(ROOT)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: what Ansible templates on access has been accessed then."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(one) for one in value]
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    return str(value)
+
+
+def has_template(value: Any) -> bool:
+    """Tell whether a value, at any depth, may be a template."""
+    if isinstance(value, Mapping):
+        return any(map(has_template, value.values())) or any(map(has_template, value))
+    if isinstance(value, list | tuple | set):
+        return any(map(has_template, value))
+    return isinstance(value, str) and "{" in value
+
+
+def host_inputs(
+    variables: Mapping[str, Any], names: Iterable[str], template: Any
+) -> dict[str, str]:
+    """Return name -> hash of each variable's value.
+
+    Args:
+        variables: what the inventory and the command line define for the host, as written.
+        names: the variables that count.
+        template: value -> what it means on this host; may raise AnsibleError.
+    """
+    inputs = {}
+    for name in sorted(variables.keys() & names):
+        value = variables[name]
+        if has_template(value):
+            try:
+                value = plain(template(value))
+            except AnsibleError:
+                value = ["as written", plain(value)]
+        inputs[name] = digest(plain(value))
+    return inputs
+
+
+def with_followers(
+    drift: dict[str, list[str]], roles: Sequence[str], follows: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Return role -> sentences, with the roles that have to run because others do."""
+    found = dict(drift)
+    for role in roles:
+        leaders = [one for one in follows.get(role, ()) if one in found]
+        if leaders and role not in found:
+            found[role] = [f"it follows {', '.join(leaders)}"]
+    return {role: found[role] for role in roles if role in found}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
+    """The action behind `drift`."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset(
+        {
+            "stack",
+            "state",
+            "roles",
+            "unread",
+            "follows",
+            "hosts",
+            "release",
+            "managed",
+            "full",
+            "begin",
+            "census",
+        }
+    )
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Compare or record; return the module's result, with the groups of the host."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        args = self._task.args
+        roles = args["roles"]
+        inputs = self._inputs(task_vars or {}, args["hosts"])
+        told = {
+            role: {
+                "inputs": {
+                    name: value
+                    for name, value in inputs.items()
+                    if not name.startswith(tuple(args.get("unread", {}).get(role, ())))
+                },
+                "release": str(args.get("release", "")) if role == "app" else "",
+            }
+            for role in roles
+        }
+        module_args = {"stack": args["stack"], "state": args.get("state", "look"), "roles": told}
+        if module_args["state"] == "record":
+            for role in roles:
+                told[role]["spec"] = plain(args["managed"][role])
+        else:
+            module_args.update({key: args[key] for key in ("full", "begin") if key in args})
+            if "census" in args:
+                module_args["census"] = plain(args["census"])
+        result.update(
+            self._execute_module(module_name="drift", module_args=module_args, task_vars=task_vars)
+        )
+        for role, reasons in result.get("unrecorded", {}).items():
+            self._display.warning(
+                f"{(task_vars or {}).get('inventory_hostname')}: the next run of {role} will be a "
+                f"full one, since {'; '.join(reasons)}."
+            )
+        if "drift" in result:
+            result["drift"] = with_followers(result["drift"], roles, args.get("follows", {}))
+            due = [f"__due_{role}" for role in result["drift"]]
+            result["add_group"] = "_".join(["__looked", *result["drift"]])
+            result["parent_groups"] = ["__looked", "__due", *due] if due else []
+        return result
+
+    def _inputs(self, task_vars: dict[str, Any], hosts: object) -> dict[str, str]:
+        """Return name -> hash of all that a role on this host is told."""
+        # Not the variables of this task, among which are the defaults of roles.
+        variables = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
+        groups = {
+            name: list(members)
+            for name, members in task_vars["groups"].items()
+            if not name.startswith("__")
+        }
+        return {
+            **host_inputs(variables, PUBLIC, self._templar.template),
+            "bundle": BUNDLE_DIGEST,
+            "groups": digest(groups),
+            "hosts": digest(plain(hosts)),
+        }

@@ -1,0 +1,208 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The django-background-fleet authors
+# MIT License (see LICENSE)
+"""Compare a host with what its last deployment recorded, or record it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: drift
+short_description: Compare a host with what its last deployment recorded, or record it
+version_added: "0.2.0"
+author:
+  - The django-background-fleet authors
+description:
+  - Says which roles differ from their records on this host, and how, in words for people.
+  - Usually called by the action of the same name, which works out O(roles).
+  - A record is C(/var/lib/STACK-deployed/ROLE.json), for root alone. It holds hashes of what the
+    role was told, and the state of what the role manages.
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  state:
+    description: V(look) compares and V(record) writes.
+    type: str
+    choices: [look, record]
+    default: look
+  roles:
+    description:
+      - Role to C(inputs), a hash for each thing that it is told, by name, and C(release), the name
+        of the release that it shall bring, which may be empty.
+      - For O(state=record) also C(spec), what it manages; see C(module_utils/drift.py).
+    type: dict
+    required: true
+  full:
+    description: Every one of O(roles) differs.
+    type: bool
+    default: false
+  begin:
+    description:
+      - Note that the roles that differ are about to run. Until they are recorded again they differ,
+        as after a run that breaks off.
+      - Not done in check mode.
+    type: bool
+    default: false
+  census:
+    description:
+      - The options of M(scheduler_census) but for its O(scheduler_census#module:stack), to take its
+        census in the same run.
+    type: dict
+requirements:
+  - Python 3.9 or newer on the managed host.
+attributes:
+  check_mode:
+    description: Reports the same and writes nothing.
+    support: full
+  diff_mode:
+    description: Has nothing to show.
+    support: none
+  platform:
+    description: Linux with systemd and dpkg.
+    platforms: linux
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Ask what has changed since the last deployment
+  drift:
+    stack: shop
+    roles:
+      redis: {inputs: {redis_port: 5feceb66ffc86f38}, release: ""}
+  become: true
+"""
+
+RETURN = r"""
+drift:
+  description: Role to sentences that say how it differs; without the roles that do not.
+  returned: O(state=look)
+  type: dict
+  sample: {"redis": ["file /etc/redis/redis.conf: mode 0644, was 0640"]}
+unrecorded:
+  description: Role to the reasons for which it could not be recorded; its next run is a full one.
+  returned: O(state=record)
+  type: dict
+  sample: {"process_manager": ["celery-worker.service is failed"]}
+schedulers:
+  description: This and further keys are those of M(scheduler_census).
+  returned: O(census) is given
+  type: list
+  elements: dict
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.drift import (
+    PROPERTIES,
+    RecordError,
+    Records,
+    differences,
+    observe,
+    unfit,
+)
+from ansible.module_utils.scheduler_look import OPTIONS, census, identity
+from ansible.module_utils.supervisord_files import SOCKET
+
+
+class Host:
+    """What this module asks of the host."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Keep the module for running commands."""
+        self.module = module
+
+    def show_units(self, names: list[str]) -> str:
+        """Return what systemd says of units; nothing where it does not run."""
+        command = ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *names]
+        code, said, _ = self.module.run_command(command)
+        return str(said) if code == 0 else ""
+
+    def programs(self) -> dict[str, str]:
+        """Return the state of each program of supervisord; none where it does not answer."""
+        if not SOCKET.exists():
+            return {}
+        from ansible.module_utils.supervisord_rpc import process_info  # Its imports take a while.
+
+        with contextlib.suppress(RuntimeError):
+            return {str(one["name"]): str(one["statename"]) for one in process_info(SOCKET)}
+        return {}
+
+    def states(self, specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the state of each spec."""
+        found: list[dict[str, Any]] = observe(
+            specs, show_units=self.show_units, programs=self.programs
+        )
+        return found
+
+
+def look(records: Records, host: Host, roles: dict[str, Any], *, full: bool) -> dict[str, Any]:
+    """Return role -> in which way it differs from its record, without those that do not."""
+    found: dict[str, Any] = {}
+    there: dict[str, Any] = {}
+    for role in roles:
+        try:
+            there[role] = records.read(role)
+        except RecordError as error:
+            found[role] = [str(error)]
+    states = host.states([record["spec"] for record in there.values()])
+    for (role, record), state in zip(there.items(), states):  # noqa: B905 - Python 3.9
+        found[role] = differences(record, identity=identity(), state=state, **roles[role])
+        if full and not found[role]:
+            found[role] = ["a full run was asked for"]
+    return {role: found[role] for role in roles if found[role]}
+
+
+def record(records: Records, host: Host, roles: dict[str, Any], *, write: bool) -> dict[str, Any]:
+    """Record roles as they are; return role -> why it could not be, without those that were."""
+    states = host.states([one["spec"] for one in roles.values()])
+    unrecorded: dict[str, Any] = {}
+    for (role, one), state in zip(roles.items(), states):  # noqa: B905 - Python 3.9
+        reasons = unfit(state, one["spec"])
+        if reasons:
+            unrecorded[role] = reasons
+        elif write:
+            records.write(role, {**one, "identity": identity(), "state": state})
+    return unrecorded
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["look", "record"], "default": "look"},
+            "roles": {"type": "dict", "required": True},
+            "full": {"type": "bool", "default": False},
+            "begin": {"type": "bool", "default": False},
+            "census": {"type": "dict", "options": OPTIONS},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    host = Host(module)
+    # Not in the stack's own directory, which its user may write to.
+    records = Records(Path(f"/var/lib/{given['stack']}-deployed"))
+    answer: dict[str, Any] = {}
+    try:
+        if given["state"] == "record":
+            answer["unrecorded"] = record(
+                records, host, given["roles"], write=not module.check_mode
+            )
+        else:
+            answer["drift"] = look(records, host, given["roles"], full=given["full"])
+            if given["begin"] and answer["drift"] and not module.check_mode:
+                records.begin(answer["drift"])
+    except OSError as error:
+        module.fail_json(msg=f"Cannot compare this host with its records: {error}")
+    if given["census"]:
+        answer.update(census(module, given["stack"], given["census"]))
+    module.exit_json(changed=False, **answer)
+
+
+if __name__ == "__main__":
+    main()
