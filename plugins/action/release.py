@@ -23,6 +23,7 @@ What `looked` returns beside what the module does:
     archive: the environment's archive on the controller; empty when the host needs none.
     is_built: whether that archive is there. It is not in check mode, and not where the hosts'
         platform is not the controller's: then one of the hosts has to build it.
+    scratch: path on the controller for that host to send the archive to; no other run's.
     who: user@host of the controller.
 
 An environment is built under a lock: the host that comes first builds, all others of its platform
@@ -256,7 +257,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         root = Path(constants.CONFIG_FILE).parent if constants.CONFIG_FILE else Path()
         archive = (root / given["cache_dir"]).resolve() / f"{found['environment_key']}.tar.gz"
         python = args["place"]["python"]
-        found["archive"] = str(archive)
+        found.update(archive=str(archive), scratch=f"{archive}.{os.getpid()}")
         if (
             not archive.exists()
             and not self._task.check_mode
