@@ -58,19 +58,16 @@ def bundle_digest(root: Path) -> str:
 def public_variables(root: Path) -> frozenset[str]:
     """Return the names of all variables that an inventory may set."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return (
-        frozenset(
-            name
-            for path in root.glob("roles/*/meta/argument_specs.yml")
-            for spec in yaml.load(path.read_text(), loader)["argument_specs"].values()  # noqa: S506
-            for name in spec.get("options", {})
-        )
-        - COMMANDS
-    )
+    specs = [
+        spec
+        for path in root.glob("roles/*/meta/argument_specs.yml")
+        for spec in yaml.load(path.read_text(), loader)["argument_specs"].values()  # noqa: S506
+    ]
+    return frozenset(name for spec in specs for name in spec.get("options", {})) - COMMANDS
 
 
-# Once for a run: Ansible loads this file before it starts a process for each host. What templates use
-# is loaded here too, or each of these processes would spend a tenth of a second on that.
+# Once for a run: Ansible loads this file before it starts a process for each host. What templates
+# use is loaded here too, or each of these processes would spend a tenth of a second on that.
 for _loader in (filter_loader, test_loader):
     list(_loader.all())
 BUNDLE_DIGEST = bundle_digest(ROOT)
@@ -198,10 +195,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         """Return name -> hash of all that a role on this host is told."""
         # Not the variables of this task, among which are the defaults of roles.
         variables = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
+        # Not the groups that the run has made.
         groups = {
             name: list(members)
             for name, members in task_vars["groups"].items()
-            if not name.startswith("__")
+            # Nor that of the hosts in no other, which changes as the run makes groups.
+            if not name.startswith("__") and name != "ungrouped"
         }
         return {
             **host_inputs(variables, PUBLIC, self._templar.template),
