@@ -15,6 +15,8 @@ A spec is data and knows no process manager:
     settle: float, seconds for which it must stay up to count as started.
     start_timeout, stop_timeout: int, seconds.
     stop_signal: str without SIG; sent to the main process alone.
+    handover: bool, at a restart the new process starts at once, while the old one finishes its
+        work, for stop_timeout seconds at the most.
     memory_max: str such as "512M"; empty for no limit. tasks_max: int.
     scheduler: bool, the one in the fleet.
     engine: str, what keeps it the one on several hosts: "redbeat" or "pacemaker"; else empty.
@@ -84,6 +86,7 @@ def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
         "start_timeout": 90,
         "stop_signal": "TERM",
         "stop_timeout": 30,
+        "handover": False,
         "memory_max": "",
         "tasks_max": 512,
         "scheduler": False,
@@ -177,6 +180,7 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
         argv,
         ready=[*celery, "inspect", "ping", "--destination", node, "--timeout", "2"],
         stop_timeout=limit + 60 if limit else int(choices["celery_worker_stop_timeout"]),
+        handover=choices["celery_worker_handover"] == "overlap",
         memory_max=pool.get("memory_max") or "",
         tasks_max=4096,
     )
@@ -295,6 +299,7 @@ def huey_worker(choices: dict[str, Any]) -> Spec:
         choices,
         *("--no-periodic", "--workers", workers, "--worker-type", kind),
         *words(choices["huey_worker_extra_args"]),
+        handover=choices["huey_worker_handover"] == "overlap",
         memory_max=choices["huey_worker_memory_max"],
     )
 
@@ -353,6 +358,7 @@ def web(choices: dict[str, Any]) -> Spec:
         listen=[choices["web_listen"]],
         notifies=True,
         stop_timeout=int(choices["web_timeout"]) + 10,
+        handover=True,
         memory_max=choices["web_memory_max"],
     )
 

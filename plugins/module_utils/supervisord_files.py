@@ -11,6 +11,8 @@ from pathlib import Path
 
 CONF_DIR = Path("/etc/supervisor/conf.d")
 LAUNCHER_DIR = Path("/usr/local/lib")
+# What the launcher of a service that is handed over becomes.
+STAYING = "stack-launcher"
 SOCKET = Path("/run/supervisor.sock")
 
 
@@ -23,3 +25,11 @@ def is_launching(command: bytes, stack: str) -> bool:
             # The program that holds a socket is in that directory too, and has nothing to become.
             return argv[position + 1] != "hold"
     return False
+
+
+def is_staying(command: bytes) -> bool:
+    """Tell whether a process, by its /proc/PID/cmdline, is a launcher that has its program below.
+
+    Such a one has become a shell whose $0 says so: templates/supervisord/launcher.j2.
+    """
+    return command.split(b"\0")[1:4:2] == [b"-c", STAYING.encode()]

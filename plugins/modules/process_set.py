@@ -134,6 +134,24 @@ options:
             start by itself is stopped and disabled.
         type: bool
         default: false
+      handover:
+        description:
+          - At a restart the new process starts at once, while the former one finishes its work in a
+            scope of its own. Where that cannot be done, the restart waits for it, with a warning.
+        type: bool
+        default: false
+      stop_timeout:
+        description: Seconds that the former process has for that, at the most.
+        type: float
+        default: 30
+      stop_signal:
+        description: The signal that tells it to stop, without C(SIG).
+        type: str
+        default: TERM
+      memory_max:
+        description: Its limit of memory, such as C(512M); empty for none.
+        type: str
+        default: ""
   masked:
     description:
       - Units of systemd that must not run on this host, whichever the O(manager). They are stopped,
@@ -149,7 +167,7 @@ attributes:
     support: full
     description: Shows every file that differs.
 notes:
-  - Waits for a service to stop, at the most its own stop time-out.
+  - Waits for a service to stop, at the most its own stop time-out; not for one that is handed over.
   - O(manager=supervisord) needs the system's Python, for which supervisord is packaged.
 """
 
@@ -199,6 +217,13 @@ restarted:
   returned: always
   type: dict
   sample: {"celery-worker.service": "/etc/shop/shop.env is newer than the process"}
+draining:
+  description:
+    - Units whose former process finishes its work beside the new one, with the scope of systemd
+      that holds it.
+  returned: always
+  type: dict
+  sample: {"celery-worker.service": "celery-worker-draining-4711.scope"}
 stopped:
   description: Held units that were enabled, and were stopped and disabled now.
   returned: always
@@ -280,6 +305,9 @@ def bring_up(
     due = [unit for unit in units if unit.name in plan.start or unit.name in plan.restart]
     if not due:
         return {}
+    over = [unit for unit in due if unit.handover and unit.name in plan.restart]
+    if over:
+        manager.hand_over(over)
     manager.restart([unit.name for unit in due])
     failed: dict[str, str] = manager.watch(due)
     for unit in due:
@@ -443,6 +471,10 @@ def main() -> None:
         "settle": {"type": "float", "default": 0},
         "scheduler": {"type": "bool", "default": False},
         "held": {"type": "bool", "default": False},
+        "handover": {"type": "bool", "default": False},
+        "stop_timeout": {"type": "float", "default": 30},
+        "stop_signal": {"type": "str", "default": "TERM"},
+        "memory_max": {"type": "str", "default": ""},
     }
     module = AnsibleModule(
         argument_spec={
@@ -465,7 +497,7 @@ def main() -> None:
     stack: str = given["stack"]
     wanted = {one["path"]: one for one in given["files"]}
     units = [Unit(**one) for one in given["units"]]
-    known = {"systemd": Systemd(module), "supervisord": Supervisord(module, stack)}
+    known = {"systemd": Systemd(module, stack), "supervisord": Supervisord(module, stack)}
     managers: list[Manager] = [known.pop(given["manager"]), *known.values()]
     if not any(unit.held for unit in units):
         managers.append(Cluster(module))
@@ -505,6 +537,7 @@ def main() -> None:
         enabled=plan.enable,
         started=plan.start,
         restarted=plan.restart,
+        draining=managers[0].draining,
         stopped=plan.stop,
         outdated=plan.outdated,
         kept=[f"{path}.replaced-by-{stack}" for path in plan.keep],

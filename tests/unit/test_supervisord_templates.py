@@ -121,10 +121,18 @@ def test_a_value_that_would_be_cut_off_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("name", ["web", "celery-worker", "celery-beat", "flower"])
 def test_a_launcher_is_valid_and_becomes_its_program(name: str) -> None:
-    text = launcher(name)
+    wait = {"celery_worker_handover": "wait"} if name == "celery-worker" else {}
+    text = launcher(name, **wait, spec={"handover": False})
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
     last = text[text.rindex("\nexec ") :]
     assert last.startswith("\nexec /usr/bin/setpriv --no-new-privs -- \\\n")
+
+
+@pytest.mark.parametrize("name", ["web", "celery-worker", "celery-beat", "flower"])
+def test_only_a_launcher_of_what_is_handed_over_stays(name: str) -> None:
+    text = launcher(name)
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+    assert ("\nexec /bin/sh -c" in text) == (name in ("web", "celery-worker"))
 
 
 def test_only_the_scheduler_is_locked_and_bound_to_its_host() -> None:
