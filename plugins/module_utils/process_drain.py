@@ -129,14 +129,18 @@ def descendants(pid: int, proc: Path = PROC) -> list[int]:
     return found
 
 
-def release_of(pid: int, stack: str, proc: Path = PROC) -> str:
-    """Return the release that a process was started from; empty when that cannot be told."""
+def release_in(link: Path, stack: str) -> str:
+    """Return the release that a link leads into; empty when that cannot be told."""
     try:
-        directory = (proc / str(pid) / "cwd").readlink()
+        found = re.match(rf"/opt/{re.escape(stack)}/releases/([^/ ]+)", str(link.readlink()))
     except OSError:
         return ""
-    found = re.match(rf"/opt/{re.escape(stack)}/releases/([^/ ]+)", str(directory))
     return found[1] if found else ""
+
+
+def release_of(pid: int, stack: str, proc: Path = PROC) -> str:
+    """Return the release that a process was started from; empty when that cannot be told."""
+    return release_in(proc / str(pid) / "cwd", stack)
 
 
 def parse_blocks(shown: str) -> list[dict[str, str]]:
@@ -187,7 +191,8 @@ def parse_scopes(
 def start_call(name: str, pids: Sequence[int], properties: Sequence[str]) -> list[str]:
     """Return the busctl command that makes a scope; a property is NAME, TYPE and its values."""
     return [
-        *("busctl", "call", *MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"),
+        # Behind "--": the root file system is the unit "-.mount".
+        *("busctl", "--", "call", *MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail"),
         # Each value's type stands before it, so a property begins behind a ";" here.
         str(1 + list(properties).count(";")),
         *("PIDs", "au", str(len(pids)), *map(str, pids)),

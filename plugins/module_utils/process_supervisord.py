@@ -223,7 +223,7 @@ class Supervisord:
         launcher = program.get("pid", 0)
         if program.get("statename") not in UP or self.is_launching(launcher):
             return  # Nothing works in it.
-        if not is_staying(Path(f"/proc/{launcher}/cmdline").read_bytes()):
+        if not is_staying(Path(f"/proc/{launcher}/cmdline").read_bytes(), self.stack):
             raise DrainError("an older version of this bundle has started it")
         family = descendants(launcher)
         if not family:

@@ -11,25 +11,28 @@ from pathlib import Path
 
 CONF_DIR = Path("/etc/supervisor/conf.d")
 LAUNCHER_DIR = Path("/usr/local/lib")
-# What the launcher of a service that is handed over becomes.
-STAYING = "stack-launcher"
 SOCKET = Path("/run/supervisor.sock")
 
 
-def is_launching(command: bytes, stack: str) -> bool:
-    """Tell whether a process, by its /proc/PID/cmdline, has yet to become the program."""
+def run_as(command: bytes, stack: str) -> str | None:
+    """Return the argument with which a launcher runs, by its /proc/PID/cmdline; None for another.
+
+    Empty as long as it prepares its program; "stay" when it has that below, to hand it over later;
+    "hold" for the program that holds a socket, which is in the same directory.
+    """
     argv = command.decode(errors="replace").split("\0")
     # Behind the interpreter, whose line in the script may carry an option.
     for position, word in enumerate(argv[1:3], start=1):
         if word.startswith(f"{LAUNCHER_DIR}/{stack}/"):
-            # The program that holds a socket is in that directory too, and has nothing to become.
-            return argv[position + 1] != "hold"
-    return False
+            return argv[position + 1]
+    return None
 
 
-def is_staying(command: bytes) -> bool:
-    """Tell whether a process, by its /proc/PID/cmdline, is a launcher that has its program below.
+def is_launching(command: bytes, stack: str) -> bool:
+    """Tell whether a process, by its /proc/PID/cmdline, has yet to start or become the program."""
+    return run_as(command, stack) not in (None, "hold", "stay")
 
-    Such a one has become a shell whose $0 says so: templates/supervisord/launcher.j2.
-    """
-    return command.split(b"\0")[1:4:2] == [b"-c", STAYING.encode()]
+
+def is_staying(command: bytes, stack: str) -> bool:
+    """Tell whether a process, by its /proc/PID/cmdline, is a launcher above its program."""
+    return run_as(command, stack) == "stay"

@@ -275,6 +275,50 @@ foreign_units:
   returned: success
   type: dict
   sample: {"web": "library"}
+draining:
+  description: The former processes of this stack's services that finish their work.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    unit:
+      description: Name of the service, without suffix.
+      type: str
+      sample: celery-worker
+    pid:
+      description: Process id.
+      type: int
+      sample: 4711
+    since:
+      description: When it was told to stop, in seconds since the epoch.
+      type: float
+      sample: 1767225600.25
+    until:
+      description: When it is killed, in seconds since the epoch.
+      type: float
+      sample: 1767229260.0
+    release:
+      description: The release it was started from; empty if that cannot be told.
+      type: str
+      sample: 20260101-ab12
+releases:
+  description: What C(/opt/STACK/current) names, and what runs.
+  returned: success
+  type: dict
+  contains:
+    current:
+      description: The release; empty where there is none.
+      type: str
+      sample: 20260101-ab12
+    running:
+      description: Those of O(names) that run, with the release their process was started from.
+      type: dict
+      sample: {"celery-worker": "20260101-ab12"}
+memory_total:
+  description: Memory of the host in bytes, V(0) if that cannot be told.
+  returned: success
+  type: int
+  sample: 4294967296
 host_identity:
   description: Which machine answered, to recognize one machine behind two inventory names.
   returned: success
@@ -290,12 +334,21 @@ host_identity:
       sample: 5b4e6c1f0a9d4b7e8c2d3f4a5b6c7d8e
 """
 
+import re
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.process_drain import (
+    PATTERN,
+    PROPERTIES,
+    parse_blocks,
+    parse_scopes,
+    release_in,
+    release_of,
+)
 from ansible.module_utils.scheduler_processes import (
     UnitState,
     lurkers,
@@ -309,6 +362,41 @@ from ansible.module_utils.scheduler_processes import (
     take_census,
 )
 from ansible.module_utils.supervisord_files import SOCKET
+
+
+def look_at_services(module: AnsibleModule, pids: dict[str, int]) -> dict[str, Any]:
+    """Return what drains and which releases run; `pids` are the programs' by name."""
+    given = module.params
+    stack = given["stack"]
+    blocks: list[dict[str, str]] = []
+    if module.get_bin_path("systemctl"):
+        services = [f"{name}.service" for name in given["names"]]
+        properties = ",".join(("MainPID", *PROPERTIES))
+        code, shown, _ = module.run_command(
+            ["systemctl", "show", f"--property={properties}", *services, PATTERN]
+        )
+        blocks = parse_blocks(shown) if code == 0 else []
+    now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
+    main = {
+        block["Id"][: -len(".service")]: int(block["MainPID"])
+        for block in blocks
+        if block.get("Id", "").endswith(".service") and block.get("MainPID")
+    }
+    found = {name: pids.get(name) or main.get(name) for name in given["names"]}
+    running = {name: release_of(pid, stack) for name, pid in found.items() if pid}
+    return {
+        "draining": parse_scopes(blocks, stack, now=now, monotonic=monotonic),
+        "releases": {
+            "current": release_in(Path(f"/opt/{stack}/current"), stack),
+            "running": {name: release for name, release in running.items() if release},
+        },
+    }
+
+
+def memory_total(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory of the host in bytes, 0 if that cannot be told."""
+    found = re.search(r"^MemTotal: *(\d+) kB", meminfo.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def look(module: AnsibleModule) -> dict[str, Any]:
@@ -352,6 +440,7 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         "foreign_units": {
             name: stack for name, stack in census["foreign"].items() if name in given["names"]
         },
+        **look_at_services(module, {name: pid for pid, name in running.items()}),
     }
 
 
@@ -377,6 +466,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         **answer,
+        memory_total=memory_total(),
         host_identity={
             "hostname": socket.gethostname(),
             "machine_id": machine_id.read_text().strip() if machine_id.exists() else "",
