@@ -153,6 +153,22 @@ def with_broker(one: Spec, choices: dict[str, Any]) -> Spec:
     }
 
 
+# Like `celery inspect ping`, which takes the first answer: a former worker that goes on beside this
+# one has the same node name.
+NODE_ANSWERS = "; ".join(
+    [
+        "import sys",
+        "from celery.app.utils import find_app",
+        "app, node = sys.argv[1:]",
+        "drains = lambda pid: '-draining-' in open(f'/proc/{pid}/cgroup').read()",
+        "told = lambda said: [sys.exit() for one in said.values() if not drains(one['pid'])]",
+        "more = dict(reply=True, timeout=2, limit=9, callback=told)",
+        "find_app(app).control.broadcast('stats', destination=[node], **more)",
+        "sys.exit(1)",
+    ]
+)
+
+
 def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
     """Return the spec of one Celery worker pool."""
     celery = [f"{choices['bin']}/celery", "-A", choices["celery_app"]]
@@ -178,7 +194,7 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
         worker_service_name(pool["name"]),
         f"Celery worker (queues: {', '.join(pool['queues'])})",
         argv,
-        ready=[*celery, "inspect", "ping", "--destination", node, "--timeout", "2"],
+        ready=[f"{choices['bin']}/python", "-c", NODE_ANSWERS, choices["celery_app"], node],
         stop_timeout=limit + 60 if limit else int(choices["celery_worker_stop_timeout"]),
         handover=choices["celery_worker_handover"] == "overlap",
         memory_max=pool.get("memory_max") or "",

@@ -50,13 +50,23 @@ ROUNDS = 5
 # Where systemd makes a service's own directories for temporary files.
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 
-# When the time is over: told in the journal of the service, then all that is left is killed.
-# $0 is the scope, $1 the seconds, $2 the service's unit, $3 a log beside the journal or empty.
+# Tells the former main process to stop when it gets USR1, or by itself when nobody came to that in
+# time. When its time to finish is over as well, that is told in the journal of the service, and all
+# that is left is killed. $0 is the scope, $1 and $2 the seconds for the one and the other, $3 the
+# signal, empty if somebody else sends it, $4 the process, $5 the service's unit, $6 a log beside
+# the journal or empty.
 GUARD = """
-sleep "$1"
-said="$0 was given $1 s to finish its work, which are over: it is killed."
-printf 'MESSAGE=%s\\nPRIORITY=4\\nOBJECT_SYSTEMD_UNIT=%s\\n' "$said" "$2" | logger --journald
-[ -z "$3" ] || echo "$said" >>"$3"
+if [ -n "$3" ]; then
+    sleep "$1" &
+    trap 'kill $!' USR1
+    wait $!
+    trap : USR1
+    kill -s "$3" "$4"
+fi
+sleep "$2"
+said="$0 was given $2 s to finish its work, which are over: it is killed."
+printf 'MESSAGE=%s\nPRIORITY=4\nOBJECT_SYSTEMD_UNIT=%s\n' "$said" "$5" | logger --journald
+[ -z "$6" ] || echo "$said" >>"$6"
 exec systemctl kill --signal=KILL "$0"
 """
 # $0 is the scope, the others are directories. A shutdown ends the guard before the scope.
@@ -84,6 +94,11 @@ class Draining(TypedDict):
 def scope_name(service: str, pid: int) -> str:
     """Return the name of the scope in which a service's former main process drains."""
     return f"{service}-draining-{pid}.scope"
+
+
+def guard_name(scope: str) -> str:
+    """Return the name of the service that ends a scope in time."""
+    return f"{scope[: -len('.scope')]}-guard.service"
 
 
 def memory_bytes(size: str) -> int | None:
@@ -292,33 +307,34 @@ class Drain:
     def adopt(
         self,
         unit: Unit,
-        service: str,
         main: int,
         find: Callable[[], set[int]],
         *,
-        after: Sequence[str] = (),
+        after: Sequence[str],
+        signal_in: float = 0,
         log: str = "",
     ) -> str:
         """Move processes into a scope in which they may finish their work; return its name.
 
         Args:
             unit: the unit that is restarted.
-            service: its name without a suffix.
             main: the process that will be told to stop.
             find: returns the processes that have to be in the scope, whether they are or not.
             after: units that the scope stops before.
+            signal_in: seconds after which that process is told, if not by `let_go`; 0 if it learns
+                it by itself.
             log: path of the service's log, beside the journal; or empty.
 
         Raises:
             DrainError: the processes are where they were.
         """
+        service = re.sub(r"\.service$", "", unit.name)
         name = scope_name(service, main)
-        seconds = max(2.0, unit.stop_timeout)
-        until = datetime.fromtimestamp(int(time.time() + seconds), timezone.utc)  # noqa: UP017 - Python 3.9
-        description = f"{self.stack}: {service} drains until {until.isoformat()}"
+        stop = max(2.0, unit.stop_timeout)
+        until = datetime.fromtimestamp(int(time.time() + signal_in + stop), timezone.utc)  # noqa: UP017 - Python 3.9
         properties = scope_properties(
-            description=description,
-            seconds=seconds,
+            description=f"{self.stack}: {service} drains until {until.isoformat()}",
+            seconds=signal_in + stop,
             memory_max=unit.memory_max,
             after=after,
         )
@@ -330,31 +346,46 @@ class Drain:
             if not left:
                 break
             self.attach(shown["ControlGroup"], sorted(left))
-        try:
-            self.guard(unit, name, main, seconds, log=log)
-        except (DrainError, OSError) as error:
-            # systemd still ends it, later and without a word.
-            self.module.warn(f"{name} has nobody who ends it in time: {error}")
+        # One second earlier than systemd, which would send a signal that nobody hears.
+        times = [str(int(signal_in)), str(int(stop) - 1)]
+        told = unit.stop_signal if signal_in else ""
+        self.guard(name, self.keep(main, unit.name), [*times, told, str(main), unit.name, log])
         return name
 
-    def guard(self, unit: Unit, scope: str, main: int, seconds: float, *, log: str) -> None:
-        """Let a small service end a scope in time, and clear up behind it."""
+    def keep(self, pid: int, unit: str) -> list[str]:
+        """Put a process's own /tmp out of systemd's way, who removes it when its unit stops.
+
+        Returns the directories, which still are what the process sees.
+        """
         kept = []
-        for directory in temporary_directories(main, unit.name):
-            # systemd removes it with the former process's unit, but that one still writes there.
+        for directory in temporary_directories(pid, unit):
             aside = directory.with_name(f"{directory.name}-draining")
             directory.rename(aside)
             kept.append(str(aside))
+        return kept
+
+    def guard(self, scope: str, kept: list[str], more: list[str]) -> None:
+        """Let a small service tell a scope's process to stop, end the scope in time, and clear up.
+
+        Args:
+            scope: its name.
+            kept: directories to remove when it has ended.
+            more: what `GUARD` takes behind the scope.
+        """
         clear = ["/bin/sh", "-c", CLEAR.strip(), scope, *kept]
-        # One second earlier than systemd, which would send a signal that nobody hears.
-        wait = str(max(1, int(seconds) - 1))
         self.must(
-            ["systemd-run", "--quiet", "--collect", f"--unit={scope[: -len('.scope')]}-guard"]
+            ["systemd-run", "--quiet", "--collect", f"--unit={guard_name(scope)}"]
             + [f"--description={self.stack}: ends {scope} in time"]
             + [f"--property={one}={scope}" for one in ("BindsTo", "After")]
             + [f"--property=ExecStopPost={shlex.join(clear)}"] * bool(kept)
-            + ["/bin/sh", "-c", GUARD.strip(), scope, wait, unit.name, log]
+            + ["/bin/sh", "-c", GUARD.strip(), scope, *more]
         )
+
+    def let_go(self, scope: str) -> None:
+        """Let the process in a scope be told to stop now."""
+        # One whose guard is gone has ended. The guard's children are not meant.
+        only = ["--kill-who=main", "--signal=USR1"]
+        self.module.run_command(["systemctl", "kill", *only, guard_name(scope)])
 
     def spawn(self, command: str) -> int:
         """Start a command of a shell, with its redirections, as a child of init; return its pid."""

@@ -232,7 +232,6 @@ class Supervisord:
         self.draining[unit.name] = self.drain.adopt(
             # supervisord limits no program's memory.
             replace(unit, memory_max=""),
-            unit.name,
             family[0],
             lambda: {*descendants(launcher), *copier},
             after=self.drain.show("supervisor.service", "After").get("After", "").split(),

@@ -31,6 +31,8 @@ NOTIFY_SOCKET = "/run/systemd/notify"
 # Seconds for which a stand-in is a unit's main process at the most. If nobody restarts the unit in
 # this time, it ends, and systemd does.
 STAND_IN = 60
+# Seconds for which a former process goes on as before if nobody says that its successor is up.
+START_PATIENCE = 120
 SUFFIXES = {".service", ".socket", TARGET, ".timer"}
 PROPERTIES = (
     "LoadState",
@@ -180,7 +182,8 @@ class Systemd:
     def let_drain(self, unit: Unit) -> None:
         """Put a stand-in in place of a unit's processes, and those into a scope.
 
-        The stand-in ends at once when the unit is stopped, so that its restart takes no time.
+        The stand-in ends at once when the unit is stopped, so that its restart takes no time. The
+        processes go on as before until `watch` has seen the new ones work.
         """
         status = self.drain.show(
             unit.name, "ActiveState", "MainPID", "ControlGroup", "NotifyAccess", "After"
@@ -201,17 +204,16 @@ class Systemd:
         try:
             scope = self.drain.adopt(
                 unit,
-                Path(unit.name).stem,
                 main,
                 lambda: pids_in(cgroup) - {stand_in},
                 after=status["After"].split(),
+                signal_in=START_PATIENCE,
             )
         except (DrainError, OSError):
             self.announce(unit.name, stand_in, main)
             os.kill(stand_in, signal.SIGKILL)
             raise
         self.draining[unit.name] = scope
-        os.kill(main, signal.Signals[f"SIG{unit.stop_signal}"])
 
     def announce(self, name: str, old: int, new: int) -> None:
         """Tell systemd, on behalf of a unit's main process, that it is another one from now on."""
@@ -240,6 +242,10 @@ class Systemd:
             if failed or time.monotonic() >= deadline:
                 break
             time.sleep(0.5)
+        for unit in units:
+            # A former process whose successor is broken works on for a while.
+            if unit.name in self.draining and unit.name not in failed:
+                self.drain.let_go(self.draining[unit.name])
         if failed:
             time.sleep(1)  # Its last words are still on their way to the journal.
         return {name: self.journal(name) for name in sorted(failed)}
