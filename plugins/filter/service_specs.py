@@ -26,6 +26,7 @@ A spec is data and knows no process manager:
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 from urllib.parse import urlsplit
@@ -441,6 +442,28 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def memory_bytes(size: str) -> int:
+    """Return the bytes of a limit such as "512M"; 0 for none, and for a share of the memory."""
+    found = re.fullmatch(r"([0-9]+)([KMGT]?)", size)
+    return int(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else 0
+
+
+def memory_needs(services: list[Spec]) -> dict[str, Any]:
+    """Return the memory that the services of a host may use, as far as they have a limit.
+
+    Returns:
+        `once`: bytes of all of them; `beside`: bytes more when those that are handed over run
+        twice; `choice`: the variable that says whether they do.
+    """
+    needs = [(memory_bytes(one["memory_max"]), one["handover"]) for one in services]
+    is_huey = any(one["name"].startswith("huey") for one in services)
+    return {
+        "once": sum(size for size, _ in needs),
+        "beside": sum(size for size, handover in needs if handover),
+        "choice": f"{'huey' if is_huey else 'celery'}_worker_handover",
+    }
+
+
 class FilterModule:
     """Ansible's entry point."""
 
@@ -449,5 +472,6 @@ class FilterModule:
         return {
             "service_specs": service_specs,
             "worker_nodes": worker_nodes,
+            "memory_needs": memory_needs,
             "split_command": words,
         }

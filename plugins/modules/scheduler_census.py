@@ -48,7 +48,8 @@ options:
   names:
     description:
       - Names of all services of this stack on this host, without suffix.
-      - RV(foreign_units) tells which of them another stack already has.
+      - RV(foreign_units) tells which of them another stack already has, RV(releases) what those
+        that run were started from. Without any, RV(draining) is empty.
     type: list
     elements: str
     default: []
@@ -369,7 +370,7 @@ def look_at_services(module: AnsibleModule, pids: dict[str, int]) -> dict[str, A
     given = module.params
     stack = given["stack"]
     blocks: list[dict[str, str]] = []
-    if module.get_bin_path("systemctl"):
+    if given["names"] and module.get_bin_path("systemctl"):
         services = [f"{name}.service" for name in given["names"]]
         properties = ",".join(("MainPID", *PROPERTIES))
         code, shown, _ = module.run_command(
