@@ -45,6 +45,8 @@ PATIENCE = 5.0
 # Of version 2 the only one; where version 1 is in use, the two by which systemd finds a process.
 HIERARCHIES = [Path("/sys/fs/cgroup") / one for one in ("", "systemd", "unified")]
 OWN = ("", "name=systemd")
+# Seconds for which a former process goes on as before if nobody says that its successor works.
+START_PATIENCE = 120
 # Rounds in which no process forks away from its adoption.
 ROUNDS = 5
 # Where systemd makes a service's own directories for temporary files.
@@ -381,11 +383,16 @@ class Drain:
             + ["/bin/sh", "-c", GUARD.strip(), scope, *more]
         )
 
-    def let_go(self, scope: str) -> None:
-        """Let the process in a scope be told to stop now."""
-        # One whose guard is gone has ended. The guard's children are not meant.
-        only = ["--kill-who=main", "--signal=USR1"]
-        self.module.run_command(["systemctl", "kill", *only, guard_name(scope)])
+    def let_go(self, scopes: Sequence[str]) -> None:
+        """Let the processes in scopes be told to stop now, since their successors work.
+
+        One whose successor is broken works on for a while.
+        """
+        guards = [guard_name(scope) for scope in scopes if scope]
+        if guards:
+            # The guards' children are not meant. One whose guard is gone has ended.
+            only = ["--kill-who=main", "--signal=USR1"]
+            self.module.run_command(["systemctl", "kill", *only, *guards])
 
     def spawn(self, command: str) -> int:
         """Start a command of a shell, with its redirections, as a child of init; return its pid."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.process_drain import Drain, DrainError, descendants
+from ansible.module_utils.process_drain import START_PATIENCE, Drain, DrainError, descendants
 from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
 from ansible.module_utils.supervisord_files import (
     CONF_DIR,
@@ -217,17 +217,18 @@ class Supervisord:
     def let_drain(self, unit: Unit, program: dict[str, Any], log: str) -> None:
         """Put everything below a program's launcher into a scope.
 
-        A launcher that is told to stop and sees its program there ends at once, and the kernel
-        then tells the program to stop: templates/supervisord/launcher.j2.
+        A launcher that is told to stop and sees its program there ends at once and tells nobody:
+        templates/supervisord/launcher.j2. The program goes on as before until `watch` has seen its
+        successor work.
         """
         launcher = program.get("pid", 0)
         if program.get("statename") not in UP or self.is_launching(launcher):
             return  # Nothing works in it.
         if not is_staying(Path(f"/proc/{launcher}/cmdline").read_bytes(), self.stack):
             raise DrainError("an older version of this bundle has started it")
-        family = descendants(launcher)
+        family = [one for keeper in descendants(launcher)[:1] for one in descendants(keeper)]
         if not family:
-            return  # It is just ending.
+            return  # It is just starting or ending.
         copier = self.copier(family[0], log)
         self.draining[unit.name] = self.drain.adopt(
             # supervisord limits no program's memory.
@@ -235,6 +236,8 @@ class Supervisord:
             family[0],
             lambda: {*descendants(launcher), *copier},
             after=self.drain.show("supervisor.service", "After").get("After", "").split(),
+            # A new web server is seen to work once it is the only one that answers.
+            signal_in=1 if unit.follows else START_PATIENCE,
             log=log,
         )
 
@@ -269,6 +272,9 @@ class Supervisord:
                         del pending[unit.name]
                     elif now - began > unit.start_timeout + unit.settle:
                         failed[unit.name] = f"not ready after {now - began:.0f} s"
+        self.drain.let_go(
+            [self.draining.get(unit.name, "") for unit in units if unit.name not in failed]
+        )
         return {
             name: f"{why}\n{self.last_words(programs.get(name))}" for name, why in failed.items()
         }

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ansible.module_utils.process_drain import Drain, DrainError, pids_in
+from ansible.module_utils.process_drain import START_PATIENCE, Drain, DrainError, pids_in
 from ansible.module_utils.process_plan import (
     LAST_WORDS,
     TARGET,
@@ -31,8 +31,6 @@ NOTIFY_SOCKET = "/run/systemd/notify"
 # Seconds for which a stand-in is a unit's main process at the most. If nobody restarts the unit in
 # this time, it ends, and systemd does.
 STAND_IN = 60
-# Seconds for which a former process goes on as before if nobody says that its successor is up.
-START_PATIENCE = 120
 SUFFIXES = {".service", ".socket", TARGET, ".timer"}
 PROPERTIES = (
     "LoadState",
@@ -242,10 +240,7 @@ class Systemd:
             if failed or time.monotonic() >= deadline:
                 break
             time.sleep(0.5)
-        for unit in units:
-            # A former process whose successor is broken works on for a while.
-            if unit.name in self.draining and unit.name not in failed:
-                self.drain.let_go(self.draining[unit.name])
+        self.drain.let_go([self.draining.get(name, "") for name in names if name not in failed])
         if failed:
             time.sleep(1)  # Its last words are still on their way to the journal.
         return {name: self.journal(name) for name in sorted(failed)}

@@ -17,8 +17,8 @@ SOCKET = Path("/run/supervisor.sock")
 def run_as(command: bytes, stack: str) -> str | None:
     """Return the argument with which a launcher runs, by its /proc/PID/cmdline; None for another.
 
-    Empty as long as it prepares its program; "stay" when it has that below, to hand it over later;
-    "hold" for the program that holds a socket, which is in the same directory.
+    Empty as long as it prepares its program; "stay" when it has that below, with a "keep" between
+    them; "hold" for the program that holds a socket, which is in the same directory.
     """
     argv = command.decode(errors="replace").split("\0")
     # Behind the interpreter, whose line in the script may carry an option.
@@ -30,7 +30,7 @@ def run_as(command: bytes, stack: str) -> str | None:
 
 def is_launching(command: bytes, stack: str) -> bool:
     """Tell whether a process, by its /proc/PID/cmdline, has yet to start or become the program."""
-    return run_as(command, stack) not in (None, "hold", "stay")
+    return run_as(command, stack) not in (None, "hold", "stay", "keep")
 
 
 def is_staying(command: bytes, stack: str) -> bool:
