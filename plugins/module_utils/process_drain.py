@@ -46,7 +46,7 @@ PATIENCE = 5.0
 HIERARCHIES = [Path("/sys/fs/cgroup") / one for one in ("", "systemd", "unified")]
 OWN = ("", "name=systemd")
 # Seconds for which a former process goes on as before if nobody says that its successor works.
-START_PATIENCE = 120
+START_PATIENCE = 300
 # Rounds in which no process forks away from its adoption.
 ROUNDS = 5
 # Where systemd makes a service's own directories for temporary files.
@@ -70,12 +70,6 @@ said="$0 was given $2 s to finish its work, which are over: it is killed."
 printf 'MESSAGE=%s\nPRIORITY=4\nOBJECT_SYSTEMD_UNIT=%s\n' "$said" "$5" | logger --journald
 [ -z "$6" ] || echo "$said" >>"$6"
 exec systemctl kill --signal=KILL "$0"
-"""
-# $0 is the scope, the others are directories. A shutdown ends the guard before the scope.
-CLEAR = """
-case $(systemctl show --property=ActiveState --value "$0") in
-inactive | failed) rm -rf -- "$@" ;;
-esac
 """
 
 
@@ -374,11 +368,13 @@ class Drain:
             kept: directories to remove when it has ended.
             more: what `GUARD` takes behind the scope.
         """
-        clear = ["/bin/sh", "-c", CLEAR.strip(), scope, *kept]
+        # No shell here: when systemd reloads, it reads a "$" in it anew as something else.
+        clear = ["/bin/rm", "-rf", "--", *kept]
         self.must(
             ["systemd-run", "--quiet", "--collect", f"--unit={guard_name(scope)}"]
             + [f"--description={self.stack}: ends {scope} in time"]
-            + [f"--property={one}={scope}" for one in ("BindsTo", "After")]
+            # What starts before another stops after it, also when the host shuts down.
+            + [f"--property={one}={scope}" for one in ("BindsTo", "Before")]
             + [f"--property=ExecStopPost={shlex.join(clear)}"] * bool(kept)
             + ["/bin/sh", "-c", GUARD.strip(), scope, *more]
         )
