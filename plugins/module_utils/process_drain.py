@@ -55,16 +55,13 @@ TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 # Tells the former main process to stop when it gets USR1, or by itself when nobody came to that in
 # time. When its time to finish is over as well, that is told in the journal of the service, and all
 # that is left is killed. $0 is the scope, $1 and $2 the seconds for the one and the other, $3 the
-# signal, empty if somebody else sends it, $4 the process, $5 the service's unit, $6 a log beside
-# the journal or empty.
+# signal, $4 the process, $5 the service's unit, $6 a log beside the journal or empty.
 GUARD = """
-if [ -n "$3" ]; then
-    sleep "$1" &
-    trap 'kill $!' USR1
-    wait $!
-    trap : USR1
-    kill -s "$3" "$4"
-fi
+sleep "$1" &
+trap 'kill $!' USR1
+wait $!
+trap : USR1
+kill -s "$3" "$4"
 sleep "$2"
 said="$0 was given $2 s to finish its work, which are over: it is killed."
 printf 'MESSAGE=%s\nPRIORITY=4\nOBJECT_SYSTEMD_UNIT=%s\n' "$said" "$5" | logger --journald
@@ -307,7 +304,7 @@ class Drain:
         find: Callable[[], set[int]],
         *,
         after: Sequence[str],
-        signal_in: float = 0,
+        signal_in: float,
         log: str = "",
     ) -> str:
         """Move processes into a scope in which they may finish their work; return its name.
@@ -317,8 +314,7 @@ class Drain:
             main: the process that will be told to stop.
             find: returns the processes that have to be in the scope, whether they are or not.
             after: units that the scope stops before.
-            signal_in: seconds after which that process is told, if not by `let_go`; 0 if it learns
-                it by itself.
+            signal_in: seconds after which that process is told, if not before by `let_go`.
             log: path of the service's log, beside the journal; or empty.
 
         Raises:
@@ -344,8 +340,12 @@ class Drain:
             self.attach(shown["ControlGroup"], sorted(left))
         # One second earlier than systemd, which would send a signal that nobody hears.
         times = [str(int(signal_in)), str(int(stop) - 1)]
-        told = unit.stop_signal if signal_in else ""
-        self.guard(name, self.keep(main, unit.name), [*times, told, str(main), unit.name, log])
+        more = [*times, unit.stop_signal, str(main), unit.name, log]
+        try:
+            self.guard(name, self.keep(main, unit.name), more)
+        except (DrainError, OSError) as error:
+            self.module.warn(f"{name} is told to stop at once, and not ended in time: {error}")
+            os.kill(main, signal.Signals[f"SIG{unit.stop_signal}"])
         return name
 
     def keep(self, pid: int, unit: str) -> list[str]:

@@ -112,13 +112,13 @@ def test_blocks_of_systemctl_are_told_apart() -> None:
     assert drain.parse_blocks("") == []
 
 
-def guard(tmp_path: Path, *times: str, told: str = "TERM") -> tuple[Any, Any, Path]:
+def guard(tmp_path: Path, *times: str) -> tuple[Any, Any, Path]:
     """Start the guard of a program; return both, and the log. Nothing is asked of systemd."""
     for name in ("logger", "systemctl"):
         (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{tmp_path}/log\n')
         (tmp_path / name).chmod(0o755)
     program = subprocess.Popen(["sleep", "60"])
-    arguments = ["x.scope", *times, told, str(program.pid), "x.service", str(tmp_path / "log")]
+    arguments = ["x.scope", *times, "TERM", str(program.pid), "x.service", str(tmp_path / "log")]
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     script = drain.GUARD.strip()
     return (
@@ -147,19 +147,10 @@ def test_a_guard_tells_its_process_to_stop_when_it_is_let_go(tmp_path: Path) -> 
         watching.wait()
 
 
-@pytest.mark.parametrize(("told", "ends"), [("TERM", -signal.SIGTERM), ("", None)])
-def test_a_guard_acts_by_itself_when_the_time_is_over(
-    tmp_path: Path, told: str, ends: int | None
-) -> None:
-    watching, program, log = guard(tmp_path, "0", "0", told=told)
-    try:
-        watching.wait(timeout=5)
-        if ends is not None:
-            assert program.wait(timeout=5) == ends
-        assert program.poll() == ends
-        words = log.read_text()
-        assert "x.scope was given 0 s to finish its work, which are over: it is killed." in words
-        assert words.endswith("systemctl kill --signal=KILL x.scope\n")
-    finally:
-        program.kill()
-        program.wait()
+def test_a_guard_acts_by_itself_when_the_time_is_over(tmp_path: Path) -> None:
+    watching, program, log = guard(tmp_path, "0", "0")
+    watching.wait(timeout=5)
+    assert program.wait(timeout=5) == -signal.SIGTERM
+    words = log.read_text()
+    assert "x.scope was given 0 s to finish its work, which are over: it is killed." in words
+    assert words.endswith("systemctl kill --signal=KILL x.scope\n")
