@@ -30,6 +30,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
 
+# What a handover needs to know of a spec.
+HANDOVER = ("handover", "stop_timeout", "stop_signal", "memory_max")
+
 Spec = dict[str, Any]
 FileSet = dict[str, Any]
 
@@ -118,6 +121,7 @@ class Renderer:
             settle=spec["settle"],
             scheduler=spec["scheduler"],
             held=spec["engine"] == "pacemaker",
+            **{key: spec[key] for key in HANDOVER},
             **unit,
         )
 

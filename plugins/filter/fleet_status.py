@@ -294,11 +294,6 @@ def own_warnings(document: Document, answers: Mapping[str, Any]) -> list[str]:
         for name, length in (document["queues"] or {}).items()
         if length > limit
     ]
-    if len(document["releases"]) > 1:
-        said = "; ".join(
-            f"{one['release']} on {', '.join(one['hosts'])}" for one in document["releases"]
-        )
-        warnings.append(f"The hosts have different releases ({said}): run site.yml.")
     broker = document["broker"]
     if broker.get("memory_max") and broker["memory_used"] > FULL * broker["memory_max"]:
         used = 100 * broker["memory_used"] / broker["memory_max"]
@@ -322,6 +317,23 @@ def releases(answers: Mapping[str, Any]) -> list[Document]:
         if release:
             by_release.setdefault(release, []).append(host)
     return [{"release": release, "hosts": hosts} for release, hosts in by_release.items()]
+
+
+def draining(answers: Mapping[str, Any]) -> list[Document]:
+    """Return the former processes that finish their work."""
+    return [
+        {
+            "host": host,
+            "service": one["unit"],
+            "pid": one["pid"],
+            "since": iso(one["since"]),
+            "until": iso(one["until"]),
+            "left": one["until"] - answers["now"],
+            "release": one["release"] or None,
+        }
+        for host, said in answers["hosts"].items()
+        for one in (said["census"] or {}).get("draining") or []
+    ]
 
 
 def fleet_status(answers: Mapping[str, Any]) -> Document:
@@ -371,6 +383,7 @@ def fleet_status(answers: Mapping[str, Any]) -> Document:
         "web": pages(answers, "web"),
         "flower": pages(answers, "flower"),
         "releases": releases(answers),
+        "draining": draining(answers),
         "hosts": {
             host: {
                 "answers": "schedulers" in (one["census"] or {}),

@@ -15,6 +15,8 @@ A spec is data and knows no process manager:
     settle: float, seconds for which it must stay up to count as started.
     start_timeout, stop_timeout: int, seconds.
     stop_signal: str without SIG; sent to the main process alone.
+    handover: bool, at a restart the new process starts at once, while the old one finishes its
+        work, for stop_timeout seconds at the most.
     memory_max: str such as "512M"; empty for no limit. tasks_max: int.
     scheduler: bool, the one in the fleet.
     memory: str, start of the paths of files that hold what the scheduler has sent; they count
@@ -26,6 +28,7 @@ A spec is data and knows no process manager:
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,6 +89,7 @@ def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
         "start_timeout": 90,
         "stop_signal": "TERM",
         "stop_timeout": 30,
+        "handover": False,
         "memory_max": "",
         "tasks_max": 512,
         "scheduler": False,
@@ -153,6 +157,22 @@ def with_broker(one: Spec, choices: dict[str, Any]) -> Spec:
     }
 
 
+# Like `celery inspect ping`, which takes the first answer: a former worker that goes on beside this
+# one has the same node name.
+NODE_ANSWERS = "; ".join(
+    [
+        "import sys",
+        "from celery.app.utils import find_app",
+        "app, node = sys.argv[1:]",
+        "drains = lambda pid: '-draining-' in open(f'/proc/{pid}/cgroup').read()",
+        "told = lambda said: [sys.exit() for one in said.values() if not drains(one['pid'])]",
+        "more = dict(reply=True, timeout=2, limit=9, callback=told)",
+        "find_app(app).control.broadcast('stats', destination=[node], **more)",
+        "sys.exit(1)",
+    ]
+)
+
+
 def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
     """Return the spec of one Celery worker pool."""
     celery = [f"{choices['bin']}/celery", "-A", choices["celery_app"]]
@@ -178,8 +198,9 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
         worker_service_name(pool["name"]),
         f"Celery worker (queues: {', '.join(pool['queues'])})",
         argv,
-        ready=[*celery, "inspect", "ping", "--destination", node, "--timeout", "2"],
+        ready=[f"{choices['bin']}/python", "-c", NODE_ANSWERS, choices["celery_app"], node],
         stop_timeout=limit + 60 if limit else int(choices["celery_worker_stop_timeout"]),
+        handover=choices["celery_worker_handover"] == "overlap",
         memory_max=pool.get("memory_max") or "",
         tasks_max=4096,
     )
@@ -294,6 +315,7 @@ def huey_worker(choices: dict[str, Any]) -> Spec:
         choices,
         *("--no-periodic", "--workers", workers, "--worker-type", kind),
         *words(choices["huey_worker_extra_args"]),
+        handover=choices["huey_worker_handover"] == "overlap",
         memory_max=choices["huey_worker_memory_max"],
     )
 
@@ -352,6 +374,7 @@ def web(choices: dict[str, Any]) -> Spec:
         listen=[choices["web_listen"]],
         notifies=True,
         stop_timeout=int(choices["web_timeout"]) + 10,
+        handover=True,
         memory_max=choices["web_memory_max"],
     )
 
@@ -418,6 +441,28 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def memory_bytes(size: str) -> int:
+    """Return the bytes of a limit such as "512M"; 0 for none, and for a share of the memory."""
+    found = re.fullmatch(r"([0-9]+)([KMGT]?)", size)
+    return int(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else 0
+
+
+def memory_needs(services: list[Spec]) -> dict[str, Any]:
+    """Return the memory that the services of a host may use, as far as they have a limit.
+
+    Returns:
+        `once`: bytes of all of them; `beside`: bytes more when those that are handed over run
+        twice; `choice`: the variable that says whether they do.
+    """
+    needs = [(memory_bytes(one["memory_max"]), one["handover"]) for one in services]
+    is_huey = any(one["name"].startswith("huey") for one in services)
+    return {
+        "once": sum(size for size, _ in needs),
+        "beside": sum(size for size, handover in needs if handover),
+        "choice": f"{'huey' if is_huey else 'celery'}_worker_handover",
+    }
+
+
 class FilterModule:
     """Ansible's entry point."""
 
@@ -426,5 +471,6 @@ class FilterModule:
         return {
             "service_specs": service_specs,
             "worker_nodes": worker_nodes,
+            "memory_needs": memory_needs,
             "split_command": words,
         }

@@ -186,6 +186,61 @@ def foreign_services(censuses: Mapping[str, Mapping[str, Any] | None], stack: st
     ]
 
 
+def release_problems(censuses: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Say where something else runs than the release that the hosts have.
+
+    Args:
+        censuses: host -> result of the module scheduler_census, as far as there is one.
+
+    Returns:
+        One sentence for each service of another release than its host's, one for hosts that differ.
+    """
+    answers = {host: (census or {}).get("releases") or {} for host, census in censuses.items()}
+    hosts: dict[str, list[str]] = {}
+    for host, one in answers.items():
+        if one.get("current"):
+            hosts.setdefault(one["current"], []).append(host)
+    problems = [
+        f"{host}: {name} runs the release {release}, but current is {one['current']}; {AGAIN}."
+        for host, one in answers.items()
+        for name, release in one.get("running", {}).items()
+        if one.get("current") and release != one["current"]
+    ]
+    if len(hosts) > 1:
+        said = "; ".join(f"{release} on {', '.join(names)}" for release, names in hosts.items())
+        problems.append(f"The hosts have different releases ({said}): run site.yml.")
+    return problems
+
+
+def memory_warnings(
+    censuses: Mapping[str, Mapping[str, Any] | None], probes: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Say where a former worker beside its successor may use more memory than there is.
+
+    Args:
+        censuses: host -> result of the module scheduler_census, with `memory_total` in bytes.
+        probes: host -> probes, with `memory` as the filter memory_needs returns it.
+
+    Returns:
+        One sentence for each such host.
+    """
+    warnings = []
+    for host, census in censuses.items():
+        total = (census or {}).get("memory_total") or 0
+        needs = (probes.get(host) or {}).get("memory") or {}
+        both = needs.get("once", 0) + needs.get("beside", 0)
+        if total and needs.get("beside") and both > total:
+            once, all_of_it, there = (
+                f"{one / 2**20:.0f} MiB" for one in (needs["once"], both, total)
+            )
+            warnings.append(
+                f"{host}: its services may use {once}, and {all_of_it} while former ones finish "
+                f"their work beside them, but it has {there}: lower their memory limits, or set "
+                f"{needs['choice']} to wait."
+            )
+    return warnings
+
+
 def service_verdict(hosts: Mapping[str, Mapping[str, Any]], nodes: list[str]) -> list[str]:
     """Say what is wrong with the services.
 
@@ -221,5 +276,7 @@ class FilterModule:
         return {
             "service_verdict": service_verdict,
             "foreign_services": foreign_services,
+            "release_problems": release_problems,
+            "memory_warnings": memory_warnings,
             "broker_answers": broker_answers,
         }

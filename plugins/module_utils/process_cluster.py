@@ -31,6 +31,7 @@ class Cluster:
     def __init__(self, module: AnsibleModule) -> None:
         """Keep the module for running commands."""
         self.module = module
+        self.draining: dict[str, str] = {}
 
     def run(self, *argv: str) -> int:
         """Run a command; return its status."""
@@ -76,6 +77,10 @@ class Cluster:
         """Start the cluster, which then starts its resources."""
         self.run("systemctl", "start", "corosync", "pacemaker")
         self.run(*RESOURCES, "--update", "false")
+
+    def hand_over(self, units: list[Unit]) -> list[str]:
+        """Hand nothing over: two schedulers are one too many."""
+        return []
 
     def watch(self, units: list[Unit]) -> dict[str, str]:
         """Return nothing: the cluster is no unit of a set."""

@@ -36,6 +36,10 @@ class Unit:
     ready: list[str] = field(default_factory=list)
     scheduler: bool = False
     held: bool = False
+    handover: bool = False
+    stop_timeout: float = 30
+    stop_signal: str = "TERM"
+    memory_max: str = ""
 
 
 @dataclass
@@ -87,7 +91,12 @@ class Plan:
 
 
 class Manager(Protocol):
-    """What a reconcile asks of a process manager."""
+    """What a reconcile asks of a process manager.
+
+    `draining`: unit name -> the scope that this run left its former process in.
+    """
+
+    draining: dict[str, str]
 
     def files(self) -> dict[str, str]:
         """Return path -> text of every file on the host that defines a unit, whoever owns it."""
@@ -114,6 +123,13 @@ class Manager(Protocol):
         """Start units, those that run anew; whether they come up is what `watch` tells.
 
         A target is started and never restarted.
+        """
+
+    def hand_over(self, units: list[Unit]) -> list[str]:
+        """Let the processes of units that run finish their work beside those of the next restart.
+
+        Returns the names of the units whose restart then takes no time; `draining` has the scope
+        of each. Whatever keeps another from being handed over is said in a warning.
         """
 
     def watch(self, units: list[Unit]) -> dict[str, str]:

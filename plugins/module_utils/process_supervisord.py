@@ -5,18 +5,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible.module_utils.process_drain import START_PATIENCE, Drain, DrainError, descendants
 from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
 from ansible.module_utils.supervisord_files import (
     CONF_DIR,
     LAUNCHER_DIR,
     SOCKET,
     is_launching,
+    is_staying,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ class Supervisord:
         """Keep the module for running commands; connect on the first call."""
         self.module = module
         self.stack = stack
+        self.drain = Drain(module, stack)
+        self.draining: dict[str, str] = {}
         self.rpc: Any = None
         # Name -> how much of its log was there before it was restarted, and the process since.
         self.log_ends: dict[str, int] = {}
@@ -196,6 +202,52 @@ class Supervisord:
             self.call("startProcess", name, False, may_refuse=True)
         self.pids = {name: one["pid"] for name, one in self.programs().items()}
 
+    def hand_over(self, units: list[Unit]) -> list[str]:
+        """Let the processes of programs that run drain in scopes of systemd."""
+        programs = self.programs() if units else {}
+        found = self.call("getAllConfigInfo") if programs else []
+        logs = {one["name"]: one["stdout_logfile"] for one in found}
+        for unit in units:
+            try:
+                self.let_drain(unit, programs.get(unit.name, {}), logs.get(unit.name, ""))
+            except (DrainError, OSError) as error:
+                self.module.warn(f"{unit.name} is restarted after its work, not beside it: {error}")
+        return [unit.name for unit in units if unit.name in self.draining]
+
+    def let_drain(self, unit: Unit, program: dict[str, Any], log: str) -> None:
+        """Put everything below a program's launcher into a scope.
+
+        A launcher that is told to stop and sees its program there ends at once and tells nobody:
+        templates/supervisord/launcher.j2. The program goes on as before until `watch` has seen its
+        successor work.
+        """
+        launcher = program.get("pid", 0)
+        if program.get("statename") not in UP or self.is_launching(launcher):
+            return  # Nothing works in it.
+        if not is_staying(Path(f"/proc/{launcher}/cmdline").read_bytes(), self.stack):
+            raise DrainError("an older version of this bundle has started it")
+        family = [one for keeper in descendants(launcher)[:1] for one in descendants(keeper)]
+        if not family:
+            return  # It is just starting or ending.
+        copier = self.copier(family[0], log)
+        self.draining[unit.name] = self.drain.adopt(
+            # supervisord limits no program's memory.
+            replace(unit, memory_max=""),
+            family[0],
+            lambda: {*descendants(launcher), *copier},
+            after=self.drain.show("supervisor.service", "After").get("After", "").split(),
+            # A new web server is seen to work once it is the only one that answers.
+            signal_in=1 if unit.follows else START_PATIENCE,
+            log=log,
+        )
+
+    def copier(self, pid: int, log: str) -> list[int]:
+        """Start what writes a process's output into its log when supervisord reads it no more."""
+        output = Path(f"/proc/{pid}/fd/1")
+        if not log or not str(output.readlink()).startswith("pipe:"):
+            return []  # The program writes it elsewhere by itself.
+        return [self.drain.spawn(f"cat <{output} >>{shlex.quote(log)}")]
+
     def watch(self, units: list[Unit]) -> dict[str, str]:
         """Watch programs until each has left its launcher, has settled and is ready."""
         pending = {unit.name: unit for unit in units}
@@ -220,6 +272,9 @@ class Supervisord:
                         del pending[unit.name]
                     elif now - began > unit.start_timeout + unit.settle:
                         failed[unit.name] = f"not ready after {now - began:.0f} s"
+        self.drain.let_go(
+            [self.draining.get(unit.name, "") for unit in units if unit.name not in failed]
+        )
         return {
             name: f"{why}\n{self.last_words(programs.get(name))}" for name, why in failed.items()
         }

@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import struct
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ansible.module_utils.process_drain import START_PATIENCE, Drain, DrainError, pids_in
 from ansible.module_utils.process_plan import (
     LAST_WORDS,
     TARGET,
@@ -22,6 +27,10 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 UNIT_DIR = Path("/etc/systemd/system")
+NOTIFY_SOCKET = "/run/systemd/notify"
+# Seconds for which a stand-in is a unit's main process at the most. If nobody restarts the unit in
+# this time, it ends, and systemd does.
+STAND_IN = 60
 SUFFIXES = {".service", ".socket", TARGET, ".timer"}
 PROPERTIES = (
     "LoadState",
@@ -69,9 +78,11 @@ def state_of(status: dict[str, str], now: float, monotonic: float) -> State:
 class Systemd:
     """The few calls to systemd that a reconcile needs; see `process_plan.Manager`."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, stack: str = "") -> None:
         """Keep the module for running commands."""
         self.module = module
+        self.drain = Drain(module, stack)
+        self.draining: dict[str, str] = {}
         self.restarted_at = 0.0
         self.restarted: dict[str, dict[str, str]] = {}
 
@@ -157,6 +168,64 @@ class Systemd:
                 self.call(verb, *due)
         self.restarted = self.show(names)
 
+    def hand_over(self, units: list[Unit]) -> list[str]:
+        """Let the processes of units that run drain in scopes of their own."""
+        for unit in units:
+            try:
+                self.let_drain(unit)
+            except (DrainError, OSError) as error:
+                self.module.warn(f"{unit.name} is restarted after its work, not beside it: {error}")
+        return [unit.name for unit in units if unit.name in self.draining]
+
+    def let_drain(self, unit: Unit) -> None:
+        """Put a stand-in in place of a unit's processes, and those into a scope.
+
+        The stand-in ends at once when the unit is stopped, so that its restart takes no time. The
+        processes go on as before until `watch` has seen the new ones work.
+        """
+        status = self.drain.show(
+            unit.name, "ActiveState", "MainPID", "ControlGroup", "NotifyAccess", "After"
+        )
+        main = int(status.get("MainPID") or 0)
+        if status.get("ActiveState") != "active" or not main:
+            return  # Nothing works in it.
+        if status["NotifyAccess"] == "none":
+            raise DrainError("its unit has no NotifyAccess=main")
+        cgroup = status["ControlGroup"]
+        stand_in = self.drain.spawn(f"sleep {STAND_IN} >/dev/null")
+        try:
+            self.drain.attach(cgroup, [stand_in])
+            self.announce(unit.name, main, stand_in)
+        except (DrainError, OSError):
+            os.kill(stand_in, signal.SIGKILL)
+            raise
+        try:
+            scope = self.drain.adopt(
+                unit,
+                main,
+                lambda: pids_in(cgroup) - {stand_in},
+                after=status["After"].split(),
+                signal_in=START_PATIENCE,
+            )
+        except (DrainError, OSError):
+            self.announce(unit.name, stand_in, main)
+            os.kill(stand_in, signal.SIGKILL)
+            raise
+        self.draining[unit.name] = scope
+
+    def announce(self, name: str, old: int, new: int) -> None:
+        """Tell systemd, on behalf of a unit's main process, that it is another one from now on."""
+        # As sd_pid_notify(3) does it, which is root's to do.
+        on_behalf = struct.pack("iII", old, 0, 0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as said:
+            said.sendmsg(
+                [f"MAINPID={new}".encode()],
+                [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, on_behalf)],
+                0,
+                NOTIFY_SOCKET,
+            )
+        self.drain.wait_for(name, "MainPID", str(new))
+
     def watch(self, units: list[Unit]) -> dict[str, str]:
         """Watch units for as long as the slowest one needs to settle."""
         names = [unit.name for unit in units]
@@ -171,6 +240,7 @@ class Systemd:
             if failed or time.monotonic() >= deadline:
                 break
             time.sleep(0.5)
+        self.drain.let_go([self.draining.get(name, "") for name in names if name not in failed])
         if failed:
             time.sleep(1)  # Its last words are still on their way to the journal.
         return {name: self.journal(name) for name in sorted(failed)}

@@ -7,11 +7,20 @@ Runs on managed hosts: Python 3.9 or newer, standard library only.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible.module_utils.process_drain import (
+    PATTERN,
+    PROPERTIES,
+    parse_blocks,
+    parse_scopes,
+    release_in,
+    release_of,
+)
 from ansible.module_utils.scheduler_processes import (
     UnitState,
     lurkers,
@@ -37,6 +46,48 @@ OPTIONS = {
     "names": NAMES,
     "wait": {"type": "int", "default": 0},
 }
+
+
+def look_at_services(
+    module: AnsibleModule, stack: str, names: list[str], pids: dict[str, int]
+) -> dict[str, Any]:
+    """Return what drains and which releases run.
+
+    Args:
+        module: the module that asks.
+        stack: name of the stack.
+        names: its services on this host.
+        pids: the main processes of those that are programs of supervisord.
+    """
+    blocks: list[dict[str, str]] = []
+    if names and module.get_bin_path("systemctl"):
+        services = [f"{name}.service" for name in names]
+        properties = ",".join(("MainPID", *PROPERTIES))
+        code, shown, _ = module.run_command(
+            ["systemctl", "show", f"--property={properties}", *services, PATTERN]
+        )
+        blocks = parse_blocks(shown) if code == 0 else []
+    now, monotonic = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
+    main = {
+        block["Id"][: -len(".service")]: int(block["MainPID"])
+        for block in blocks
+        if block.get("Id", "").endswith(".service") and block.get("MainPID")
+    }
+    found = {name: pids.get(name) or main.get(name) for name in names}
+    running = {name: release_of(pid, stack) for name, pid in found.items() if pid}
+    return {
+        "draining": parse_scopes(blocks, stack, now=now, monotonic=monotonic),
+        "releases": {
+            "current": release_in(Path(f"/opt/{stack}/current"), stack),
+            "running": {name: release for name, release in running.items() if release},
+        },
+    }
+
+
+def memory_total(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory of the host in bytes, 0 if that cannot be told."""
+    found = re.search(r"^MemTotal: *(\d+) kB", meminfo.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _look(module: AnsibleModule, stack: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -77,8 +128,11 @@ def _look(module: AnsibleModule, stack: str, given: dict[str, Any]) -> dict[str,
         "lurking": lurking,
         "starting": [one["name"] for one in (*units, *programs) if one["starting"]],
         "foreign_units": {
-            name: stack for name, stack in found["foreign"].items() if name in given["names"]
+            name: owner for name, owner in found["foreign"].items() if name in given["names"]
         },
+        **look_at_services(
+            module, stack, given["names"], {name: pid for pid, name in running.items()}
+        ),
     }
 
 
@@ -104,4 +158,4 @@ def census(module: AnsibleModule, stack: str, given: dict[str, Any]) -> dict[str
     while answer["starting"] and time.monotonic() < deadline:
         time.sleep(1)
         answer = _look(module, stack, given)
-    return {**answer, "host_identity": identity()}
+    return {**answer, "memory_total": memory_total(), "host_identity": identity()}

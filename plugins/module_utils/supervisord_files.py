@@ -14,12 +14,25 @@ LAUNCHER_DIR = Path("/usr/local/lib")
 SOCKET = Path("/run/supervisor.sock")
 
 
-def is_launching(command: bytes, stack: str) -> bool:
-    """Tell whether a process, by its /proc/PID/cmdline, has yet to become the program."""
+def run_as(command: bytes, stack: str) -> str | None:
+    """Return the argument with which a launcher runs, by its /proc/PID/cmdline; None for another.
+
+    Empty as long as it prepares its program; "stay" when it has that below, with a "keep" between
+    them; "hold" for the program that holds a socket, which is in the same directory.
+    """
     argv = command.decode(errors="replace").split("\0")
     # Behind the interpreter, whose line in the script may carry an option.
     for position, word in enumerate(argv[1:3], start=1):
         if word.startswith(f"{LAUNCHER_DIR}/{stack}/"):
-            # The program that holds a socket is in that directory too, and has nothing to become.
-            return argv[position + 1] != "hold"
-    return False
+            return argv[position + 1]
+    return None
+
+
+def is_launching(command: bytes, stack: str) -> bool:
+    """Tell whether a process, by its /proc/PID/cmdline, has yet to start or become the program."""
+    return run_as(command, stack) not in (None, "hold", "stay", "keep")
+
+
+def is_staying(command: bytes, stack: str) -> bool:
+    """Tell whether a process, by its /proc/PID/cmdline, is a launcher above its program."""
+    return run_as(command, stack) == "stay"

@@ -168,6 +168,24 @@ options:
             start by itself is stopped and disabled.
         type: bool
         default: false
+      handover:
+        description:
+          - At a restart the new process starts at once, while the former one finishes its work in a
+            scope of its own. Where that cannot be done, the restart waits for it, with a warning.
+        type: bool
+        default: false
+      stop_timeout:
+        description: Seconds that the former process has for that, at the most.
+        type: float
+        default: 30
+      stop_signal:
+        description: The signal that tells it to stop, without C(SIG).
+        type: str
+        default: TERM
+      memory_max:
+        description: Its limit of memory, such as C(512M); empty for none.
+        type: str
+        default: ""
   masked:
     description:
       - Units of systemd that must not run on this host, whichever the O(manager). They are stopped,
@@ -183,7 +201,7 @@ attributes:
     support: full
     description: Shows every file that differs.
 notes:
-  - Waits for a service to stop, at the most its own stop time-out.
+  - Waits for a service to stop, at the most its own stop time-out; not for one that is handed over.
   - O(manager=supervisord) needs the system's Python, for which supervisord is packaged.
 """
 
@@ -233,6 +251,13 @@ restarted:
   returned: always
   type: dict
   sample: {"celery-worker.service": "/etc/shop/shop.env is newer than the process"}
+draining:
+  description:
+    - Units whose former process finishes its work beside the new one, with the scope of systemd
+      that holds it.
+  returned: always
+  type: dict
+  sample: {"celery-worker.service": "celery-worker-draining-4711.scope"}
 stopped:
   description: Held units that were enabled, and were stopped and disabled now.
   returned: always
@@ -264,7 +289,7 @@ switched:
 import grp
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -309,27 +334,40 @@ def make_directory(path: Path) -> None:
     path.chmod(0o750)
 
 
-def bring_up(manager: Manager, units: list[Unit]) -> dict[str, str]:
-    """Start and restart units and wait until they stay up.
+def restart(manager: Manager, units: list[Unit], running: Collection[str]) -> None:
+    """Start units; those of the names in `running` hand over, if they can."""
+    over = [unit for unit in units if unit.handover and unit.name in running]
+    if over:
+        manager.hand_over(over)
+    manager.restart([unit.name for unit in units])
+
+
+def bring_up(manager: Manager, units: list[Unit], running: Collection[str]) -> dict[str, str]:
+    """Start and restart units and wait until they stay up; `running` names those that run.
 
     Returns:
         Unit name -> last words of those that did not.
     """
     if not units:
         return {}
-    manager.restart([unit.name for unit in units])
+    restart(manager, units, running)
     failed: dict[str, str] = manager.watch(units)
     return failed
 
 
 def roll_back(
-    manager: Manager, units: list[Unit], former: dict[str, str], plan: Plan
+    manager: Manager,
+    units: list[Unit],
+    failed: Collection[str],
+    former: dict[str, str],
+    plan: Plan,
 ) -> dict[str, str]:
     """Put the former files of units back and run from them; one that had none is stopped.
 
     Args:
         manager: what runs the units.
         units: those that did not come up; where inputs were switched, all that read them since.
+        failed: the names of the first.
         former: path -> text of the files as they were before this run.
         plan: what was done.
 
@@ -356,7 +394,7 @@ def roll_back(
     if reload:
         manager.reload()
     if again:
-        manager.restart([unit.name for unit in again])
+        restart(manager, again, {unit.name for unit in again if unit.name not in failed})
     return manager.watch(again) if again and plan.switch else {}
 
 
@@ -415,11 +453,11 @@ def establish(
     for stage in in_stages([unit.name for unit in units], schedulers):
         due = [unit for unit in units if unit.name in stage and plan.starts(unit.name)]
         started += due
-        failed = bring_up(manager, due)
+        failed = bring_up(manager, due, plan.restart)
         if failed:
             switch.undo(as_old=True)
             concerned = [unit for unit in started if plan.switch or unit.name in failed]
-            lost = roll_back(manager, concerned, former, plan)
+            lost = roll_back(manager, concerned, failed, former, plan)
             raise RolledBackError("\n".join([*last_words(failed), *given_back(switch, lost)]))
     switch.keep()
 
@@ -561,6 +599,10 @@ def main() -> None:
         "settle": {"type": "float", "default": 0},
         "scheduler": {"type": "bool", "default": False},
         "held": {"type": "bool", "default": False},
+        "handover": {"type": "bool", "default": False},
+        "stop_timeout": {"type": "float", "default": 30},
+        "stop_signal": {"type": "str", "default": "TERM"},
+        "memory_max": {"type": "str", "default": ""},
     }
     module = AnsibleModule(
         argument_spec={
@@ -586,7 +628,7 @@ def main() -> None:
     wanted = {one["path"]: one for one in given["files"]}
     units = [Unit(**one) for one in given["units"]]
     inputs = [Input(**one) for one in given["inputs"]]
-    known = {"systemd": Systemd(module), "supervisord": Supervisord(module, stack)}
+    known = {"systemd": Systemd(module, stack), "supervisord": Supervisord(module, stack)}
     managers: list[Manager] = [known.pop(given["manager"]), *known.values()]
     if not any(unit.held for unit in units):
         managers.append(Cluster(module))
@@ -638,6 +680,7 @@ def main() -> None:
         enabled=plan.enable,
         started=plan.start,
         restarted=plan.restart,
+        draining=managers[0].draining,
         stopped=plan.stop,
         outdated=plan.outdated,
         kept=[f"{path}.replaced-by-{stack}" for path in plan.keep],

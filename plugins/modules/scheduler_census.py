@@ -48,7 +48,8 @@ options:
   names:
     description:
       - Names of all services of this stack on this host, without suffix.
-      - RV(foreign_units) tells which of them another stack already has.
+      - RV(foreign_units) tells which of them another stack already has, RV(releases) what those
+        that run were started from. Without any, RV(draining) is empty.
     type: list
     elements: str
     default: []
@@ -275,6 +276,50 @@ foreign_units:
   returned: success
   type: dict
   sample: {"web": "library"}
+draining:
+  description: The former processes of this stack's services that finish their work.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    unit:
+      description: Name of the service, without suffix.
+      type: str
+      sample: celery-worker
+    pid:
+      description: Process id.
+      type: int
+      sample: 4711
+    since:
+      description: When it was told to stop, in seconds since the epoch.
+      type: float
+      sample: 1767225600.25
+    until:
+      description: When it is killed, in seconds since the epoch.
+      type: float
+      sample: 1767229260.0
+    release:
+      description: The release it was started from; empty if that cannot be told.
+      type: str
+      sample: 20260101-ab12
+releases:
+  description: What C(/opt/STACK/current) names, and what runs.
+  returned: success
+  type: dict
+  contains:
+    current:
+      description: The release; empty where there is none.
+      type: str
+      sample: 20260101-ab12
+    running:
+      description: Those of O(names) that run, with the release their process was started from.
+      type: dict
+      sample: {"celery-worker": "20260101-ab12"}
+memory_total:
+  description: Memory of the host in bytes, V(0) if that cannot be told.
+  returned: success
+  type: int
+  sample: 4294967296
 host_identity:
   description: Which machine answered, to recognize one machine behind two inventory names.
   returned: success

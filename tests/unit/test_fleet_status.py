@@ -250,8 +250,15 @@ def full_disk(given: dict[str, Any]) -> None:
     given["hosts"]["broker1"]["looked"]["disks"][0]["free"] = 2
 
 
-def other_release(given: dict[str, Any]) -> None:
-    given["hosts"]["broker1"]["looked"]["release"] = "old"
+def test_what_drains_is_shown_with_its_host_and_times() -> None:
+    given = deepcopy(answers())
+    given["hosts"]["worker1"]["census"]["draining"] = [
+        {"unit": "celery-worker", "pid": 7, "since": NOW - 60, "until": NOW + 60, "release": ""}
+    ]
+    (one,) = filters.fleet_status(given)["draining"]
+    assert (one["host"], one["service"], one["pid"]) == ("worker1", "celery-worker", 7)
+    assert (one["left"], one["release"]) == (60, None)
+    assert one["since"] < one["until"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +267,6 @@ def other_release(given: dict[str, Any]) -> None:
         (lambda given: given.update(asked=said(queues={"mail": 1001})), "The queue mail has 1001"),
         (lambda given: given.update(dead=["worker9"]), "worker9 is taken to be off"),
         (full_disk, "broker1: the disk of /var/lib/redis is nearly full, 2 %"),
-        (other_release, "different releases (old on broker1; abc on worker1)"),
         (
             lambda given: given.update(
                 asked=said(broker={**PART["broker"], "memory_max": 1050}),

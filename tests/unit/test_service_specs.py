@@ -276,8 +276,42 @@ def test_numbers_from_the_command_line_are_numbers() -> None:
 
 def test_a_worker_counts_as_started_when_it_answers() -> None:
     ready = services("workers")["celery-worker"]["ready"]
-    assert "ping" in ready
-    assert "celery@worker1" in ready
+    assert ready[-2:] == ["shop", "celery@worker1"]
+    compile(ready[2], "ready", "exec")
+
+
+def test_the_handover_is_the_choice_of_workers_and_never_of_schedulers() -> None:
+    def handed(found: dict[str, dict[str, Any]]) -> list[str]:
+        return [name for name, one in found.items() if one["handover"]]
+
+    groups = ("web", "workers", "scheduler", "flower")
+    camera = {"celery_events_camera": "shop.Camera"}
+    assert handed(services(*groups, **camera)) == ["web", "celery-worker"]
+    assert handed(services(*groups, **camera, celery_worker_handover="wait")) == ["web"]
+    assert handed(huey(*groups)) == ["web", "huey-worker"]
+    assert handed(huey(*groups, huey_worker_handover="wait")) == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "needs"),
+    [
+        ([("web", "1G", True)], {"once": 2**30, "beside": 2**30}),
+        ([("web", "1G", True), ("flower", "512M", False)], {"once": 3 * 2**29, "beside": 2**30}),
+        ([("web", "", True), ("flower", "50%", False)], {"once": 0, "beside": 0}),
+    ],
+)
+def test_a_handover_needs_memory_for_both(
+    limits: list[tuple[str, str, bool]], needs: dict[str, int]
+) -> None:
+    services = [
+        specs.spec(name, name, ["x"], memory_max=limit, handover=handover)
+        for name, limit, handover in limits
+    ]
+    assert specs.memory_needs(services) == {**needs, "choice": "celery_worker_handover"}
+
+
+def test_the_choice_that_saves_memory_is_that_of_the_queue() -> None:
+    assert specs.memory_needs(list(huey("workers").values()))["choice"] == "huey_worker_handover"
 
 
 def test_beat_is_the_scheduler_and_comes_last() -> None:

@@ -206,3 +206,40 @@ def test_a_service_of_another_stack_is_told_with_the_prefix() -> None:
         "stacks library and shop can share this host, or if library is the former name of shop, "
         "set stack_name to library: a stack keeps its name."
     ]
+
+
+def releases(current: str, **running: str) -> dict[str, Any]:
+    return {"releases": {"current": current, "running": running}}
+
+
+def test_one_release_on_all_hosts_is_no_problem() -> None:
+    censuses = {
+        "web1": releases("a", web="a"),
+        "worker1": releases("a"),
+        "broker1": {},
+        "off": None,
+    }
+    assert filters.release_problems(censuses) == []
+
+
+def test_a_service_of_another_release_is_told() -> None:
+    (problem,) = filters.release_problems({"web1": releases("b", web="a", flower="b")})
+    assert problem.startswith("web1: web runs the release a, but current is b; run site.yml")
+
+
+def test_hosts_with_different_releases_are_told() -> None:
+    censuses = {"web1": releases("a"), "web2": releases("b"), "worker1": releases("a")}
+    assert filters.release_problems(censuses) == [
+        "The hosts have different releases (a on web1, worker1; b on web2): run site.yml."
+    ]
+
+
+@pytest.mark.parametrize(("total", "fits"), [(3 * 2**30, True), (3 * 2**30 - 1, False), (0, True)])
+def test_a_handover_that_does_not_fit_is_told(total: int, fits: bool) -> None:
+    needs = {"once": 2**31, "beside": 2**30, "choice": "celery_worker_handover"}
+    warnings = filters.memory_warnings({"w": {"memory_total": total}}, {"w": {"memory": needs}})
+    if fits:
+        assert warnings == []
+    else:
+        assert warnings[0].startswith("w: its services may use 2048 MiB, and 3072 MiB while")
+        assert warnings[0].endswith("or set celery_worker_handover to wait.")

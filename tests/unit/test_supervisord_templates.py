@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from loading import load
 from test_service_specs import choices, specs
 from test_systemd_templates import HOST, STACK, action
+
+programs = load("module_utils/supervisord_files")
 
 LOGS = {"log_dir": "/var/log/shop", "log_size": "50MB", "log_backups": 5}
 GROUPS = ("web", "workers", "scheduler", "flower")
@@ -121,10 +125,18 @@ def test_a_value_that_would_be_cut_off_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("name", ["web", "celery-worker", "celery-beat", "flower"])
 def test_a_launcher_is_valid_and_becomes_its_program(name: str) -> None:
-    text = launcher(name)
+    text = launcher(name, spec={"handover": False})
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
     last = text[text.rindex("\nexec ") :]
     assert last.startswith("\nexec /usr/bin/setpriv --no-new-privs -- \\\n")
+
+
+@pytest.mark.parametrize("name", ["web", "celery-worker", "celery-beat", "flower"])
+def test_only_a_launcher_of_what_is_handed_over_stays(name: str) -> None:
+    text = launcher(name)
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+    stays = f"\nexec /usr/local/lib/shop/{name} stay \\\n" in text
+    assert stays == (name in ("web", "celery-worker"))
 
 
 def test_only_the_scheduler_is_locked_and_bound_to_its_host() -> None:
@@ -150,7 +162,8 @@ def runnable(
     }
     files = action.render_supervisord(stack, [one], [], host or HOST)["files"]
     path = tmp_path / "job"
-    path.write_text(next(f["content"] for f in files if f["path"].endswith("/job")))
+    text = next(f["content"] for f in files if f["path"].endswith("/job"))
+    path.write_text(text.replace("/usr/local/lib/shop/job", str(path)))
     path.chmod(0o755)
     return path
 
@@ -171,6 +184,102 @@ def test_a_services_own_environment_gives_way_to_the_environment_file(tmp_path: 
     path = runnable(tmp_path, [sys.executable, "-c", code], environment=own)
     said = subprocess.run([path], capture_output=True, text=True, check=True).stdout
     assert said == "a 'b' $c %h shop.settings\n"
+
+
+# Says its pid, then the name of each signal it gets; ends with status 7 at TERM or INT.
+TELLS = """
+import os, signal, sys, time
+def told(number, _):
+    print(signal.Signals(number).name, flush=True)
+    if number in (signal.SIGTERM, signal.SIGINT):
+        sys.exit(7)
+for one in ("TERM", "INT", "HUP", "USR1", "USR2", "WINCH", "TTIN", "TTOU", "QUIT"):
+    signal.signal(getattr(signal, f"SIG{one}"), told)
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(10)
+"""
+
+
+@contextmanager
+def staying(tmp_path: Path, **spec: Any) -> Iterator[tuple[Any, int]]:
+    """Run a launcher that stays above its program; yield it, and the program's pid."""
+    path = runnable(tmp_path, [sys.executable, "-c", TELLS], handover=True, **spec)
+    child = subprocess.Popen([path], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    pid = int(child.stdout.readline())
+    try:
+        yield child, pid
+    finally:
+        for one in (child.pid, pid):
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        child.communicate()
+
+
+@pytest.mark.parametrize("end", ["TERM", "INT"])
+def test_a_staying_launcher_passes_signals_on_and_ends_like_its_program(
+    tmp_path: Path, end: str
+) -> None:
+    with staying(tmp_path, stop_signal=end) as (child, pid):
+        assert pid != child.pid
+        command = Path(f"/proc/{child.pid}/cmdline").read_bytes()
+        assert f"{tmp_path}/job\0stay\0".encode() in command
+        for one in ("HUP", "USR1", "USR2", "WINCH", "TTIN", "TTOU", "QUIT", end):
+            os.kill(child.pid, getattr(signal, f"SIG{one}"))
+            assert child.stdout.readline() == f"SIG{one}\n"
+        assert child.wait(timeout=10) == 7
+
+
+@pytest.mark.parametrize("end", ["TERM", "INT"])
+def test_a_program_whose_launcher_was_killed_is_told_to_stop(tmp_path: Path, end: str) -> None:
+    """Its successor would work beside it for ever."""
+    with staying(tmp_path, stop_signal=end) as (child, _):
+        child.kill()
+        assert child.stdout.readline() == f"SIG{end}\n"
+
+
+def test_a_launcher_lets_go_of_a_program_that_drains(tmp_path: Path) -> None:
+    """It ends at once with status 0 and tells the program nothing: that has its time."""
+    # This program goes on after the signal: only the launcher is waited for.
+    path = runnable(
+        tmp_path, [sys.executable, "-c", TELLS.replace("sys.exit(7)", "pass")], handover=True
+    )
+    path.write_text(path.read_text().replace("/proc/$program/cgroup", str(tmp_path / "cgroup")))
+    (tmp_path / "cgroup").write_text("0::/system.slice/celery-worker-draining-1.scope\n")
+    child = subprocess.Popen([path], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    pid = int(child.stdout.readline())
+    try:
+        child.terminate()
+        assert child.wait(timeout=10) == 0
+        os.kill(pid, signal.SIGHUP)
+        assert child.stdout.readline() == "SIGHUP\n"
+        # What is left above it goes on telling it of its own end.
+        keeper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(keeper, signal.SIGKILL)
+        assert child.stdout.readline() == "SIGTERM\n"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("command", "launching", "staying"),
+    [
+        ("/bin/sh /usr/local/lib/shop/web", True, False),
+        ("/bin/sh -e /usr/local/lib/shop/web", True, False),
+        ("/bin/sh /usr/local/lib/shop/web stay /usr/bin/gunicorn", False, True),
+        ("/usr/bin/python3 /usr/local/lib/shop/web-socket hold", False, False),
+        ("/bin/sh /usr/local/lib/blog/web stay /usr/bin/gunicorn", False, False),
+        ("/usr/bin/gunicorn", False, False),
+    ],
+)
+def test_what_a_launcher_does_is_told_by_its_arguments(
+    command: str, launching: bool, staying: bool
+) -> None:
+    raw = "".join(f"{word}\0" for word in command.split()).encode()
+    assert programs.is_launching(raw, "shop") is launching
+    assert programs.is_staying(raw, "shop") is staying
 
 
 def test_what_comes_before_must_succeed(tmp_path: Path) -> None:
