@@ -153,7 +153,10 @@ def floor_script(state: State, goals: Goals) -> str:
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     lines += ["case $1 in", 'switch) shift; switch "$@"; exit ;;']
-    lines += [f"migrate) STACK_RELEASE=$release {SHELL} {shlex.join(MIGRATE)}; exit ;;", "esac"]
+    lines += [
+        f"migrate) STACK_RELEASE=$release {SHELL} {shlex.join(MIGRATE)} </dev/null; exit ;;",
+        "esac",
+    ]
     lines += ['[ "$(look)" != "$wanted" ] || exit 0']
     lines += [f"package {name}" for name in packages]
     lines += [f"account {home} {shell}"]

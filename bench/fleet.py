@@ -20,6 +20,7 @@ from pathlib import Path
 from bench import traffic
 from bench.contenders import CONTENDERS, Goal
 from bench.hosts import (
+    BUILDS,
     ROOT,
     STACK,
     apps,
@@ -34,7 +35,7 @@ from bench.hosts import (
     write_inventories,
 )
 from bench.measure import ARTEFACTS, Run, comparison, growth, store, timed
-from bench.state import RELEASES, Goals, trees_of, write_project
+from bench.state import RELEASES, Goals, source_key, trees_of, write_project
 
 KINDS = ("cold", "no_change", "code", "rollback", "requirement")
 # The release that a kind of run brings. Each contender does them in this order.
@@ -49,13 +50,21 @@ def fresh(count: int) -> None:
 
 
 def start(count: int) -> Goals:
-    """Set up the infrastructure and learn from our own deployment what each host shall have."""
-    write_inventories(count)
+    """Set up the infrastructure, and learn from our own deployment what each host shall have.
+
+    Nothing is learned again while the bundle, the project and the inventory are the same.
+    """
+    inventory = write_inventories(count)
     write_project("base")
     create_infra()
-    fresh(count)
     goals = Goals(count)
-    goals.collect()
+    key = source_key(inventory)
+    built: set[Path] | None = None
+    # A host that builds an environment needs more than one that only gets it.
+    while not goals.are_of(key) and built != (built := set(BUILDS.glob("*"))):
+        fresh(count)
+        goals.collect()
+    goals.note(key)
     return goals
 
 
@@ -97,10 +106,13 @@ def settle(goals: Goals, contender: str) -> None:
 def measure(count: int, rounds: int, contenders: list[str], kinds: list[str]) -> None:
     """Measure all kinds of runs, the contenders in turns, and store the runs."""
     goals = start(count)
+    if "cold" not in kinds:
+        fresh(count)
     done: list[Run] = []
 
     def note(run: Run) -> None:
         done.append(run)
+        store(f"runs-{count}", done)
         print(
             f"{run.kind:12} {run.contender:8} {run.seconds:7.2f} s  CPU {run.controller:6.2f}"
             f" + {run.fleet:6.2f} s  {run.changes:4} changes",
@@ -123,7 +135,6 @@ def measure(count: int, rounds: int, contenders: list[str], kinds: list[str]) ->
             if "requirement" in kinds or ("code" in kinds and "rollback" not in kinds):
                 settle(goals, contender)
     print("\n" + comparison(done))
-    store(f"runs-{count}", done)
 
 
 def break_hosts(goals: Goals) -> None:

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # Runs on a host, followed by what bench/contenders.py writes for it: the values, then one line for each thing.
-# Says what was changed and what is still due: "ship TREE ARCHIVE", "restart UNIT", "reload", "static".
+# It comes on standard input, which no command may read. Says what was changed and what is still due:
+# "ship TREE ARCHIVE", "switch", "restart UNIT", "start UNIT", "reload".
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
@@ -21,7 +22,7 @@ look() {
 
 package() {
   dpkg-query --show --showformat '${db:Status-Status}' "$1" 2>/dev/null | grep -q '^installed' && return
-  apt-get install --yes --no-install-recommends "$1" >/dev/null 2>&1
+  apt-get install --yes --no-install-recommends "$1" </dev/null >/dev/null 2>&1
   echo "changed package $1"
 }
 
@@ -62,7 +63,7 @@ tree() { # PATH ARCHIVE
 
 static() { # COMMAND...
   [ ! -d "$release" ] || [ -e "$release/static_root/staticfiles.json" ] && return
-  STACK_RELEASE=$release "$@" >/dev/null 2>&1
+  STACK_RELEASE=$release "$@" </dev/null >/dev/null 2>&1
   echo "changed static files"
 }
 

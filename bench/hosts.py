@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache/bench"
 PROJECT = CACHE / "project"
+BUILDS = CACHE / "builds"
 STACK = "bench"
 SUBNET = "172.30.94"
 # As many as the database lets in, whichever number of them is there.
@@ -123,7 +124,7 @@ def _inventory(groups: dict[str, list[str]], hosts: dict[str, Any], **variables:
                 "ansible_ssh_common_args": " ".join(SSH_OPTIONS),
                 "stack_name": STACK,
                 "app_source": {"path": str(PROJECT)},
-                "app_cache_dir": str(CACHE / "builds"),
+                "app_cache_dir": str(BUILDS),
                 "app_settings_module": "example.settings",
                 "app_wsgi": "example.wsgi:application",
                 "app_celery": "example",

@@ -44,11 +44,10 @@ def timed(kind: str, contender: str, names: list[str], function: Callable[[], in
 
 
 def store(name: str, data: Any) -> None:
-    """Keep a measurement in .artefacts."""
+    """Keep a measurement in .artefacts, so far as it has got."""
     ARTEFACTS.mkdir(exist_ok=True)
     path = ARTEFACTS / f"bench-{name}.json"
     path.write_text(json.dumps(data, indent=1, default=asdict) + "\n")
-    print(f"\nKept in {path.relative_to(ROOT)}.")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

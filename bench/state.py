@@ -5,6 +5,7 @@ A state is what bench/look.py says, less what a fresh host has, as a dict with t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -18,6 +19,17 @@ State = dict[str, Any]
 HOME = f"/opt/{STACK}"
 CURRENT = f"{HOME}/current"
 # What is deployed: the first release, one with changed code, one with a changed requirement.
+SOURCES = (
+    "site.yml",
+    "ansible.cfg",
+    "playbooks",
+    "roles",
+    "plugins",
+    "templates",
+    "example",
+    "bench/state.py",
+    "bench/look.py",
+)
 RELEASES = ("base", "code", "requirement")
 LOOK = (ROOT / "bench/look.py").read_text()
 # In the unit of the scheduler, and never the same on two hosts.
@@ -84,6 +96,17 @@ def general(state: State, this: str, other: str) -> State:
     return done
 
 
+def source_key(inventory: Path) -> str:
+    """Return a digest of all that decides what site.yml makes of the hosts."""
+    whole = hashlib.sha256(inventory.read_bytes())
+    for top in SOURCES:
+        paths = sorted((ROOT / top).rglob("*")) if (ROOT / top).is_dir() else [ROOT / top]
+        for path in paths:
+            if path.is_file() and "__pycache__" not in path.parts:
+                whole.update(f"{path}\0".encode() + path.read_bytes())
+    return whole.hexdigest()
+
+
 class Goals:
     """The state that each host shall have with each release, and the archives of these."""
 
@@ -91,7 +114,15 @@ class Goals:
         """Take the first `count` hosts."""
         self.hosts = apps(count)
         self.directory = CACHE / f"goals-{count}"
-        self.fresh: State = {}
+
+    def are_of(self, key: str) -> bool:
+        """Return whether the stored states were made of the same sources."""
+        path = self.directory / "key"
+        return path.exists() and path.read_text() == key
+
+    def note(self, key: str) -> None:
+        """Note what the stored states were made of."""
+        (self.directory / "key").write_text(key)
 
     def collect(self) -> None:
         """Deploy all releases with site.yml to fresh hosts, and keep what they have then."""
