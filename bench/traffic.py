@@ -1,0 +1,312 @@
+"""What users and tasks notice of a release, and how fast a worker works under each manager."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from bench.contenders import run_ours
+from bench.hosts import (
+    ROOT,
+    STACK,
+    address,
+    ansible,
+    apps,
+    container,
+    create,
+    create_infra,
+    empty_infra,
+    existing,
+    on,
+    redis,
+    remove,
+    sql,
+    write_inventories,
+)
+from bench.measure import store, table
+from bench.state import write_project
+
+MANAGERS = ("systemd", "supervisord")
+SHELL = f"/usr/local/bin/{STACK}-shell"
+# Seconds before and after a release that are looked at as well.
+AROUND = 4
+# Seconds of a task that is under way when the release begins.
+SLOW = 20
+
+# Runs on a host: sends ticks, which are stored with the times of both ends, until its input ends;
+# says how many, and the ids of the long tasks that it sent first.
+SENDER = """
+import sys, threading, time, json
+import django
+django.setup()
+from example.celery import app
+from ticks.tasks import record_tick, slow
+rate, longs, seconds = float(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+ids = [slow.apply_async((seconds,)).id for _ in range(longs)]
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+begin, count = time.monotonic(), 0
+while not ended.wait(max(0, begin + count / rate - time.monotonic())):
+    record_tick.apply_async(("bench",))
+    count += 1
+print(json.dumps({"sent": count, "slow": ids}))
+"""
+# Runs on a host: fills the queue with tasks that do nothing and leave no result.
+FILLER = """
+import sys
+import django
+django.setup()
+from example.celery import app
+from ticks.tasks import ping
+with app.producer_pool.acquire(block=True) as producer:
+    for _ in range(int(sys.argv[1])):
+        ping.apply_async(ignore_result=True, producer=producer)
+"""
+
+
+def deploy(count: int, supervisord: list[str]) -> None:
+    """Deploy the first release to fresh hosts."""
+    write_inventories(count, supervisord)
+    write_project("base")
+    create_infra()
+    remove([name for name in existing() if name != "infra"])
+    create(apps(count))
+    empty_infra()
+    ansible("site.yml", "fleet")
+
+
+def release(number: int) -> tuple[float, float]:
+    """Bring the next release and return when that began and ended, by the clock of all hosts."""
+    write_project("code", number)
+    time.sleep(AROUND)
+    begin = time.time()
+    run_ours("code")
+    end = time.time()
+    time.sleep(AROUND)
+    return begin, end
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value below which a share of all values lies."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def web_round(number: int, rate: float, urls: list[str]) -> dict[str, Any]:
+    """Make requests while a release comes, and return what became of them; times in seconds."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / "bench/load.py", str(rate), *urls],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as load:
+        start = time.time()
+        begin, end = release(number)
+        outcomes = json.loads(load.communicate()[0])
+    during = [latency for due, latency, _ in outcomes if begin <= start + due <= end]
+    before = [latency for due, latency, _ in outcomes if start + due < begin - 1]
+    failures = [failed for _, _, failed in outcomes if failed]
+    return {
+        "seconds": end - begin,
+        "requests": len(outcomes),
+        "failed": len(failures),
+        "failures": sorted(set(failures)),
+        "p50": percentile(during, 0.5),
+        "p99": percentile(during, 0.99),
+        "longest": max(during),
+        "p50_before": percentile(before, 0.5),
+        "p99_before": percentile(before, 0.99),
+    }
+
+
+def web(rounds: int, rate: float) -> None:
+    """Count the requests that fail while two web hosts get a release, under either manager."""
+    urls = [f"http://{address(host)}:8000/tasks/{uuid.uuid4()}/?format=json" for host in apps(2)]
+    measured: list[dict[str, Any]] = []
+    for manager in MANAGERS:
+        deploy(3, apps(3) if manager == "supervisord" else [])
+        for number in range(rounds):
+            measured.append({"manager": manager, **web_round(number, rate, urls)})
+            print(measured[-1], flush=True)
+    rows = [
+        [one["manager"], f"{one['seconds']:.1f}", str(one["requests"]), str(one["failed"])]
+        + [
+            f"{one[key] * 1000:.0f}"
+            for key in ("p50", "p99", "longest", "p50_before", "p99_before")
+        ]
+        for one in measured
+    ]
+    head = ["manager", "release, s", "requests", "failed", "p50, ms", "p99", "longest"]
+    print("\n" + table([*head, "p50 before", "p99 before"], rows))
+    store("web", measured)
+
+
+def wait_for(what: str, done: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something is done and return whether that came in time."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            print(f"Waited {seconds:.0f} s in vain for {what}.")
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def gap(column: str, begin: float, end: float) -> float:
+    """Return the longest time between two neighbours in a column of the ticks, in seconds."""
+    query = (
+        f"SELECT max(extract(epoch FROM gap)) FROM (SELECT {column} - lag({column}) OVER (ORDER BY"  # noqa: S608
+        f" {column}) AS gap FROM ticks_tick WHERE entry = 'bench' AND sent BETWEEN"
+        f" to_timestamp({begin}) AND to_timestamp({end})) AS gaps"
+    )
+    return float(sql(query)[0][0])
+
+
+def tasks_round(number: int, rate: float, names: list[str]) -> dict[str, Any]:
+    """Send tasks while a release comes, and return what became of them; times in seconds."""
+    sql("DELETE FROM ticks_tick WHERE entry = 'bench'")
+    argv = ["docker", "exec", "-i", container(names[-1]), SHELL, "python", "-c", SENDER]
+    with subprocess.Popen(
+        [*argv, str(rate), str(len(names)), str(SLOW)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as sender:
+        start = time.time()
+        begin, end = release(number)
+        said = json.loads(sender.communicate()[0])
+    sent, ids = said["sent"], ",".join(f"'{one}'" for one in said["slow"])
+
+    def ticks() -> list[int]:
+        query = "SELECT count(*), sum(deliveries) FROM ticks_tick WHERE entry = 'bench'"
+        return [int(value or 0) for value in sql(query)[0]]
+
+    def long_ones() -> int:
+        query = "SELECT count(*) FROM django_celery_results_taskresult WHERE status = 'SUCCESS'"
+        return int(sql(f"{query} AND task_id IN ({ids})")[0][0])
+
+    wait_for("the ticks", lambda: ticks()[0] >= sent, 60)
+    wait_for("the long tasks", lambda: long_ones() >= len(names), SLOW * 3)
+    stored, deliveries = ticks()
+    return {
+        "seconds": end - begin,
+        "sent": sent,
+        "lost": sent - stored,
+        "repeated": deliveries - stored,
+        "long_lost": len(names) - long_ones(),
+        "pause": gap("received", start, end + AROUND),
+        "pause_of_sender": gap("sent", start, end + AROUND),
+    }
+
+
+def tasks(rounds: int, rate: float) -> None:
+    """Count the tasks that get lost while three workers get a release, and the longest pause."""
+    measured: list[dict[str, Any]] = []
+    for manager in MANAGERS:
+        names = apps(3)
+        deploy(3, names if manager == "supervisord" else [])
+        for number in range(rounds):
+            measured.append({"manager": manager, **tasks_round(number, rate, names)})
+            print(measured[-1], flush=True)
+    rows = [
+        [one["manager"], f"{one['seconds']:.1f}"]
+        + [str(one[key]) for key in ("sent", "lost", "repeated", "long_lost")]
+        + [f"{one[key]:.2f}" for key in ("pause", "pause_of_sender")]
+        for one in measured
+    ]
+    head = ["manager", "release, s", "tasks", "lost", "repeated", f"lost of 3 of {SLOW} s"]
+    print("\n" + table([*head, "pause, s", "sender's pause, s"], rows))
+    store("tasks", measured)
+
+
+class ByHand:
+    """A worker that somebody starts in a shell."""
+
+    def __init__(self, host: str, argv: list[str]) -> None:
+        """Take the unit's command."""
+        self.host, self.argv = host, argv
+
+    def start(self) -> None:
+        """Start it in the background, its log in a file."""
+        script = f'echo $$ >/run/by-hand.pid; exec {SHELL} "$@" >/var/log/by-hand.log 2>&1'
+        argv = ["docker", "exec", "-d", container(self.host), "sh", "-c", script, "sh", *self.argv]
+        subprocess.run(argv, check=True)
+
+    def stop(self) -> None:
+        """Stop it and wait for that."""
+        ended = 'kill "$pid"; while [ -d "/proc/$pid" ]; do sleep 0.1; done'
+        on(self.host, "sh", "-c", f"pid=$(cat /run/by-hand.pid); {ended}")
+
+
+class Supervised:
+    """The worker under its manager."""
+
+    def __init__(self, host: str, command: str) -> None:
+        """Take the manager's command."""
+        self.host, self.command = host, command
+
+    def start(self) -> None:
+        """Start it, without waiting until it is ready."""
+        subprocess.Popen(
+            ["docker", "exec", container(self.host), self.command, "start", "celery-worker"],
+            stdout=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        """Stop it and wait for that."""
+        on(self.host, self.command, "stop", "celery-worker")
+
+
+def tasks_per_second(worker: ByHand | Supervised, count: int) -> float:
+    """Fill the queue, start the worker, and return its speed between 90 % and 10 % of the queue."""
+    redis("DEL", "celery")
+    on(worker.host, SHELL, "python", "-c", FILLER, str(count))
+    worker.start()
+    seen: list[tuple[float, int]] = []
+    deadline = time.monotonic() + 300
+    for share in (0.9, 0.1):
+        while (left := redis("LLEN", "celery")) > count * share:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"The worker of {worker.host} leaves {left} tasks of {count}.")
+            time.sleep(0.02)
+        seen.append((time.monotonic(), left))
+    worker.stop()
+    (begin, many), (end, few) = seen
+    return (many - few) / (end - begin)
+
+
+def throughput(rounds: int, count: int) -> None:
+    """Compare a worker's tasks per second under our unit, our program and started by hand."""
+    deploy(2, ["app2"])
+    argv = on(
+        "app1",
+        "sh",
+        "-c",
+        "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID celery-worker)/cmdline",
+    )
+    workers: dict[str, ByHand | Supervised] = {
+        "by hand": ByHand("app1", argv.split()),
+        "systemd": Supervised("app1", "systemctl"),
+        "supervisord": Supervised("app2", "supervisorctl"),
+    }
+    on("app1", "systemctl", "stop", f"{STACK}.target")
+    on("app2", "supervisorctl", "stop", "all")
+    measured: dict[str, list[float]] = {name: [] for name in workers}
+    for number in range(rounds):
+        names = list(workers)
+        for name in names[number % 3 :] + names[: number % 3]:
+            measured[name].append(tasks_per_second(workers[name], count))
+            print(f"{name:12} {measured[name][-1]:7.0f} tasks/s", flush=True)
+    rows = [
+        [
+            name,
+            f"{statistics.median(found):.0f}",
+            f"{statistics.median(map(float.__truediv__, found, measured['by hand'])):.3f}",
+        ]
+        for name, found in measured.items()
+    ]
+    print("\n" + table(["worker", "tasks/s", "/ by hand"], rows))
+    store("throughput", measured)
