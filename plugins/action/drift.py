@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # All that a role's work is made of.
 BUNDLE = ("roles", "plugins", "templates", "playbooks", "requirements", "site.yml", "ansible.cfg")
 # Public variables that tell a run what to do, and not what a host shall be.
-COMMANDS = {"stack_full"}
+COMMANDS = {"app_release", "stack_full"}
 
 
 def digest(value: object) -> str:

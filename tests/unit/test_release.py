@@ -148,7 +148,9 @@ def lost_its_environment(stack: Stack) -> None:
 
 
 def holds_half_a_release(stack: Stack) -> None:
-    (stack.release / "shop").mkdir(parents=True)
+    stack.prepare()
+    for name in ("manage.py", ".release"):
+        (stack.release / name).unlink()
     (stack.release.parent / "r1.broken.new").mkdir()
 
 
