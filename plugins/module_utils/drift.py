@@ -213,7 +213,8 @@ def _unit_words(
     ]
     if now["NeedDaemonReload"] == "yes":
         words.append("systemd has not read its file")
-    if was["DropInPaths"] != now["DropInPaths"]:
+    # A cluster makes one for what it runs.
+    if was["DropInPaths"] != now["DropInPaths"] and not held:
         words.append(
             f"its drop-ins are {now['DropInPaths'] or 'none'}, were {was['DropInPaths'] or 'none'}"
         )

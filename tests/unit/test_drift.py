@@ -113,6 +113,7 @@ def test_a_directory_differs_by_its_mode_and_not_by_what_is_in_it(tmp_path: Path
         ({"LoadState": "masked"}, [], ["unit u: masked, was loaded"]),
         ({"NeedDaemonReload": "yes"}, [], ["unit u: systemd has not read its file"]),
         ({"DropInPaths": "/d"}, [], ["unit u: its drop-ins are /d, were none"]),
+        ({"DropInPaths": "/d"}, ["u"], []),
         ({}, [], []),
     ],
 )
