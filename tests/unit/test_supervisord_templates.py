@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -208,12 +209,20 @@ def staying(tmp_path: Path, **spec: Any) -> Iterator[tuple[Any, int]]:
     child = subprocess.Popen([path], stdout=subprocess.PIPE, text=True)
     assert child.stdout
     pid = int(child.stdout.readline())
-    try:
-        yield child, pid
-    finally:
+
+    def end() -> None:
         for one in (child.pid, pid):
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
+
+    # A word that never comes would be waited for without end.
+    late = threading.Timer(10, end)
+    late.start()
+    try:
+        yield child, pid
+    finally:
+        late.cancel()
+        end()
         child.communicate()
 
 
