@@ -319,6 +319,26 @@ def releases(answers: Mapping[str, Any]) -> list[Document]:
     return [{"release": release, "hosts": hosts} for release, hosts in by_release.items()]
 
 
+def deploys(answers: Mapping[str, Any]) -> list[Document]:
+    """Return what was deployed last on the hosts, the latest first; what is the same stands once.
+
+    Of why one failed, the last line that names an error is told, else the last one.
+    """
+    found: dict[tuple[str, ...], Document] = {}
+    for host, said in answers["hosts"].items():
+        entry = (said["looked"] or {}).get("deploy")
+        if not entry:
+            continue
+        keys = ("action", "release", "from", "who", "result")
+        one = {key: str(entry.get(key) or "") for key in keys}
+        why = ["", *str(entry.get("why") or "").strip().splitlines()]
+        one["why"] = next((line for line in reversed(why) if "Error" in line), why[-1])
+        same = found.setdefault(tuple(one.values()), {**one, "time": "", "hosts": []})
+        same["time"] = max(same["time"], str(entry.get("time") or ""))
+        same["hosts"].append(host)
+    return sorted(found.values(), key=lambda one: str(one["time"]), reverse=True)
+
+
 def draining(answers: Mapping[str, Any]) -> list[Document]:
     """Return the former processes that finish their work."""
     return [
@@ -383,6 +403,7 @@ def fleet_status(answers: Mapping[str, Any]) -> Document:
         "web": pages(answers, "web"),
         "flower": pages(answers, "flower"),
         "releases": releases(answers),
+        "deploys": deploys(answers),
         "draining": draining(answers),
         "hosts": {
             host: {

@@ -314,7 +314,12 @@ from ansible.module_utils.process_systemd import UNIT_DIR, Systemd
 
 
 class RolledBackError(SetError):  # type: ignore[misc]  # ansible has no types
-    """A unit did not come up, and what was there before has been given back."""
+    """A unit did not come up, and what was there before has been given back; `why` is its words."""
+
+    def __init__(self, why: list[str], undone: list[str]) -> None:
+        """Take the words of the units, and those about what was given back."""
+        super().__init__("\n".join([*why, *undone]))
+        self.why = "\n".join(why)
 
 
 def names_of(managers: list[Manager], paths: list[str]) -> list[str]:
@@ -458,7 +463,7 @@ def establish(
             switch.undo(as_old=True)
             concerned = [unit for unit in started if plan.switch or unit.name in failed]
             lost = roll_back(manager, concerned, failed, former, plan)
-            raise RolledBackError("\n".join([*last_words(failed), *given_back(switch, lost)]))
+            raise RolledBackError(last_words(failed), given_back(switch, lost))
     switch.keep()
 
 
@@ -564,7 +569,7 @@ def noted(journal: dict[str, Any] | None, plan: Plan, switch: Switch) -> Iterato
     except (SetError, OSError) as error:
         ended = {"result": "failed", "why": str(error)}
         if isinstance(error, RolledBackError):
-            ended["result"] = "rolled back"
+            ended = {"result": "rolled back", "why": error.why}
         raise
     finally:
         if journal and plan.switch:

@@ -246,6 +246,27 @@ def test_a_second_scheduler_is_shown_too() -> None:
     assert [one["host"] for one in document["more_schedulers"]] == ["worker2"]
 
 
+def test_the_last_deploys_are_shown_and_what_is_the_same_once() -> None:
+    given = deepcopy(answers())
+    ok = {"action": "release", "release": "two", "who": "ann@desk", "result": "ok", "from": "one"}
+    bad = {**ok, "result": "rolled back", "why": "boot\nKeyError: 'A'\nmain process exited"}
+    given["hosts"]["worker1"]["looked"]["deploy"] = {**ok, "time": "2026-01-01T10:00:00Z"}
+    given["hosts"]["worker2"] = deepcopy(given["hosts"]["worker1"])
+    given["hosts"]["worker2"]["looked"]["deploy"] = {**ok, "time": "2026-01-01T10:00:05Z"}
+    given["hosts"]["broker1"]["looked"]["deploy"] = {**bad, "time": "2026-01-01T11:00:00Z"}
+    first, second = filters.fleet_status(given)["deploys"]
+    assert (first["hosts"], first["result"], first["why"]) == (
+        ["broker1"],
+        "rolled back",
+        "KeyError: 'A'",
+    )
+    assert (second["hosts"], second["time"], second["why"]) == (
+        ["worker1", "worker2"],
+        "2026-01-01T10:00:05Z",
+        "",
+    )
+
+
 def full_disk(given: dict[str, Any]) -> None:
     given["hosts"]["broker1"]["looked"]["disks"][0]["free"] = 2
 

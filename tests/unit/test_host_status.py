@@ -83,3 +83,10 @@ def test_only_the_end_of_a_long_log_is_read(log: Path) -> None:
 
 def test_a_log_that_is_not_there_says_nothing(log: Path) -> None:
     assert script.tick_of_log(log, SENDING) is None
+
+
+def test_the_last_deploy_is_the_last_whole_line_of_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "deploys.jsonl"
+    assert script.last_deploy(journal) is None
+    journal.write_text('{"release": "one"}\n{"release": "two"}\n{"rel')
+    assert script.last_deploy(journal) == {"release": "two"}

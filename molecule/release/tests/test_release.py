@@ -24,6 +24,7 @@ from fleet import (
     ROOT,
     SERVICES,
     STACK,
+    WORKER,
     Fleet,
     Page,
     flat,
@@ -132,7 +133,7 @@ def test_it_refuses_no_request_and_holds_up_no_task(
     # It did not wait for the tasks, and they go on.
     left = [page.task(one) for one in slow if page.task(one)["state"] == "STARTED"]
     assert left, "the release waited for the long tasks"
-    draining = [one for host in status(fleet)["hosts"].values() for one in host["draining"]]
+    draining = [one for one in status(fleet)["draining"] if one["service"] == WORKER]
     assert draining
     assert {one["release"] for one in draining} == set(before.values())
     # The new workers work while the old ones drain.

@@ -1,10 +1,12 @@
-"""Print a host's release, the room on its disks, and the last tick that its scheduler logged.
+"""Print a host's release and last deploy, the room on its disks, its scheduler's last logged tick.
 
-The argument is JSON: `current`, path of the link to the release; `disks`, paths on the disks that
+The argument is JSON: `current`, path of the link to the release; `journal`, path of the journal of
+deploys; `disks`, paths on the disks that
 matter; `tick`, null or where the scheduler's log is: {line: text of a tick, log: path, or empty for
 the journal of the unit `unit`}.
 
-Prints JSON: now (seconds since the epoch), release (its name, or null), disks ({path, free, size}
+Prints JSON: now (seconds since the epoch), release (its name, or null), deploy (the journal's last
+entry, or null), disks ({path, free, size}
 in bytes), tick (null, or {time: seconds since the epoch, line}).
 """
 
@@ -82,6 +84,16 @@ def room(path: str) -> dict[str, Any]:
     return {"path": path, "free": usage.free, "size": usage.used + usage.free}
 
 
+def last_deploy(journal: Path) -> dict[str, Any] | None:
+    """Return the last whole entry of the journal of deploys."""
+    for line in reversed(tail(journal)):
+        try:
+            return dict(json.loads(line))
+        except ValueError:  # Cut off by a full disk, or by the beginning of what was read.
+            continue
+    return None
+
+
 def main(choices: dict[str, Any]) -> None:
     """Print all of it."""
     wanted = choices["tick"]
@@ -93,7 +105,9 @@ def main(choices: dict[str, Any]) -> None:
     current = Path(choices["current"])
     release = current.readlink().name if current.is_symlink() else None
     disks = [room(path) for path in choices["disks"]]
-    print(json.dumps({"now": time.time(), "release": release, "disks": disks, "tick": tick}))
+    deploy = last_deploy(Path(choices["journal"]))
+    found = {"release": release, "deploy": deploy, "disks": disks, "tick": tick}
+    print(json.dumps({"now": time.time(), **found}))
 
 
 if __name__ == "__main__":
