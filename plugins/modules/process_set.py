@@ -377,7 +377,7 @@ def roll_back(
         plan: what was done.
 
     Returns:
-        Unit name -> last words of those that do not come up from the former inputs either.
+        Unit name -> last words of those that do not come up from what was there before either.
     """
     again = []
     reload = False
@@ -400,7 +400,8 @@ def roll_back(
         manager.reload()
     if again:
         restart(manager, again, {unit.name for unit in again if unit.name not in failed})
-    return manager.watch(again) if again and plan.switch else {}
+    # Also for the former processes that were handed over: they end when their successors work.
+    return manager.watch(again) if again else {}
 
 
 def put_back(path: Path, text: str) -> None:
@@ -473,11 +474,11 @@ def last_words(failed: dict[str, str]) -> list[str]:
 
 
 def given_back(switch: Switch, lost: dict[str, str]) -> list[str]:
-    """Say what a host runs from after its inputs were given back; nothing if none were switched."""
-    if not switch.switched():
-        return []
+    """Say what a host runs from after a failure; nothing if its inputs are what they were."""
     if lost:
         return ["From what was there before it does not come up either:", *last_words(lost)]
+    if not switch.switched():
+        return []
     before = switch.origin()
     return [f"This host runs from the release {before} again." if before else "It has been undone."]
 

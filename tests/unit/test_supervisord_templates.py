@@ -206,7 +206,9 @@ while True:
 def staying(tmp_path: Path, **spec: Any) -> Iterator[tuple[Any, int]]:
     """Run a launcher that stays above its program; yield it, and the program's pid."""
     path = runnable(tmp_path, [sys.executable, "-c", TELLS], handover=True, **spec)
-    child = subprocess.Popen([path], stdout=subprocess.PIPE, text=True)
+    # As supervisord starts it, even where a shell runs these tests in the background.
+    argv = ["env", "--default-signal=INT,QUIT", path]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert child.stdout
     pid = int(child.stdout.readline())
 
