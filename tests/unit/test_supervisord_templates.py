@@ -136,7 +136,7 @@ def test_a_launcher_is_valid_and_becomes_its_program(name: str) -> None:
 def test_only_a_launcher_of_what_is_handed_over_stays(name: str) -> None:
     text = launcher(name)
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
-    stays = f"\nexec /usr/local/lib/shop/{name} stay \\\n" in text
+    stays = f"\n    /usr/local/lib/shop/{name} stay \\\n" in text
     assert stays == (name in ("web", "celery-worker"))
 
 
