@@ -69,6 +69,8 @@ SCHEDULERS = ("celery-beat", "huey-periodic")
 # When beat last sent what, in the state directory; Python adds suffixes of its own.
 BEAT_SCHEDULE = "celerybeat-schedule"
 DEFAULT_POOL = "default"
+# Seconds that a beat with a lock waits for the broker before it starts, and is started anew.
+REDBEAT_WAIT = 60
 # What this bundle itself installs on a host, and a service therefore starts after.
 OURS = ("redis", "rabbitmq", "postgresql")
 # Where a broker listens whose URL names no port.
@@ -141,9 +143,9 @@ def broker_address(url: str) -> tuple[str, int] | None:
     return (first.hostname, port) if first.hostname and port else None
 
 
-def with_broker(one: Spec, choices: dict[str, Any]) -> Spec:
-    """Let a service wait for the broker's port before it starts."""
-    seconds = int(choices["wait_for_broker"])
+def with_broker(one: Spec, choices: dict[str, Any], at_least: int = 0) -> Spec:
+    """Let a service wait for the broker's port before it starts, for some seconds at least."""
+    seconds = max(int(choices["wait_for_broker"]), at_least)
     address = broker_address(choices["broker_url"]) if seconds else None
     if not address:
         return one
@@ -420,7 +422,10 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
                 # One camera is enough: a second one would store every event twice.
                 if choices["celery_events_camera"] and hosts[0] == choices["host"]:
                     services.append(with_broker(events(choices), choices))
-                services.append(with_broker(beat(choices), choices))
+                # RedBeat takes its lock before it connects to the broker: while it tried that, the
+                # lock could go to another one, and what it then sent would be sent twice.
+                wait = REDBEAT_WAIT if choices["engine"] == "redbeat" else 0
+                services.append(with_broker(beat(choices), choices, wait))
         elif choices["task_queue"] == "huey":
             if "workers" in groups:
                 services.append(with_broker(huey_worker(choices), choices))

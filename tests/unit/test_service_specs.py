@@ -343,6 +343,18 @@ def test_nothing_waits_for_the_broker_unless_it_is_asked_to(queue: str) -> None:
         assert "hunter2" not in str(one)
 
 
+def test_a_beat_with_a_lock_waits_for_the_broker_before_it_takes_it() -> None:
+    """One that took it and could not connect would send, late, what its successor has sent."""
+    given = {"broker_url": "amqp://shop:pw@10.0.0.1/shop"}
+    free = services("workers", "scheduler", **given)
+    held = services("workers", "scheduler", **given, engine="redbeat")
+    assert held["celery-worker"]["before"] == []
+    (wait,) = held["celery-beat"]["before"]
+    assert wait[:2] == ["/usr/bin/timeout", "60"]
+    assert wait[-2:] == ["10.0.0.1", "5672"]
+    assert held["celery-beat"]["start_timeout"] == free["celery-beat"]["start_timeout"] + 60
+
+
 def test_waiting_for_the_broker_ends_when_its_port_opens_and_fails_when_it_does_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://:pw@127.0.0.1:{server.getsockname()[1]}/0"
