@@ -135,6 +135,12 @@ class Row:
         return bar + (self.pace - 1) * self.work
 
     @property
+    def duplicates_allowed(self) -> float:
+        """The duplicates on such a machine: none stays none, more is a time, with a tick a second."""
+        bar = float("inf") if self.duplicates_bar is None else self.duplicates_bar
+        return bar + (self.pace - 1) * self.work if bar else 0.0
+
+    @property
     def wrong(self) -> list[str]:
         """What is worse than the bar; no minute is ever sent twice where no tick is doubled."""
         found = []
@@ -143,8 +149,8 @@ class Row:
                 f"a gap of {self.count.gap:.1f} s, at most {self.gap_bar:g} s is promised, and "
                 f"{self.allowed:.1f} s on a machine as busy as this"
             )
-        if self.duplicates_bar is not None and self.count.duplicates > self.duplicates_bar:
-            found.append(f"{self.count.duplicates} duplicates, not {self.duplicates_bar}")
+        if self.count.duplicates > self.duplicates_allowed:
+            found.append(f"{self.count.duplicates} duplicates, not {self.duplicates_allowed:.1f}")
         if self.duplicates_bar == 0 and self.count.twice:
             found.append(f"minutes sent twice: {self.count.twice}")
         return found

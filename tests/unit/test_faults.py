@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from counting import Count, Row, Tick, count, doubled, holes, longest_gap
@@ -99,7 +100,7 @@ def test_a_row_says_what_is_worse_than_its_bar() -> None:
     assert row().wrong == []
     [said] = row(gap=5.1).wrong
     assert said.startswith("a gap of 5.1 s, at most 5 s is promised")
-    assert row(duplicates=2).wrong == ["2 duplicates, not 0"]
+    assert row(duplicates=2).wrong == ["2 duplicates, not 0.0"]
     assert row(twice=("12:00",)).wrong == ["minutes sent twice: ['12:00']"]
     assert Row("pause", None, None, Count(99, 9, ["12:00"], [], 0)).wrong == []
 
@@ -107,7 +108,15 @@ def test_a_row_says_what_is_worse_than_its_bar() -> None:
 def test_a_bar_gives_a_busy_machine_the_time_that_its_work_takes_there() -> None:
     assert row(gap=7, pace=2).wrong == []
     assert row(gap=7.1, pace=2).wrong != []
-    assert row(gap=7.1, pace=2, duplicates=1).wrong[1:] == ["1 duplicates, not 0"]
+    assert row(gap=7.1, pace=2, duplicates=1).wrong[1:] == ["1 duplicates, not 0.0"]
+
+
+def test_a_busy_machine_gets_time_for_duplicates_only_where_some_are_promised() -> None:
+    busy = Row("pause", None, 5, Count(1, 7, [], [], 0), pace=2, work=2)
+    assert busy.wrong == []
+    assert replace(busy, pace=1.9).wrong == ["7 duplicates, not 6.8"]
+    assert replace(busy, duplicates_bar=None).wrong == []
+    assert replace(busy, duplicates_bar=0).wrong == ["7 duplicates, not 0.0"]
 
 
 def test_two_windows_of_one_fault_are_one_row_with_the_worst() -> None:
