@@ -136,7 +136,7 @@ class Row:
 
     @property
     def duplicates_allowed(self) -> float:
-        """The duplicates on such a machine: none stays none, more is a time, with a tick a second."""
+        """The duplicates on such a machine: none stays none; more is a time, at a tick a second."""
         bar = float("inf") if self.duplicates_bar is None else self.duplicates_bar
         return bar + (self.pace - 1) * self.work if bar else 0.0
 
