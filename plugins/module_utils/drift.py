@@ -29,6 +29,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible.module_utils.process_drain import parse_blocks
 from ansible.module_utils.process_plan import owner_of, read_files, write_file
 from ansible.module_utils.process_systemd import SUFFIXES, UNIT_DIR
 from ansible.module_utils.supervisord_files import CONF_DIR, LAUNCHER_DIR
@@ -116,15 +117,6 @@ def package_versions(names: Iterable[str], status: str) -> dict[str, dict[str, s
     return found
 
 
-def parse_units(names: list[str], shown: str) -> dict[str, dict[str, str]]:
-    """Read what `systemctl show` printed for units: a paragraph each, in their order."""
-    blocks = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        for block in shown.strip("\n").split("\n\n")
-    ]
-    return dict(zip(names, blocks))  # noqa: B905 - strict= needs Python 3.10
-
-
 def members(spec: Spec) -> dict[str, list[str]]:
     """Return kind -> the names of what a spec means at this moment; reads the marked files."""
     marked = marked_files(spec["marked"]) if spec.get("marked") else []
@@ -156,7 +148,8 @@ def observe(
     """
     wanted = [members(spec) for spec in specs]
     units = list(dict.fromkeys(name for one in wanted for name in one["units"]))
-    shown = parse_units(units, show_units(units)) if units else {}
+    blocks = parse_blocks(show_units(units)) if units else []
+    shown = dict(zip(units, blocks))  # noqa: B905 - strict= needs Python 3.10
     running = programs() if any(one["programs"] for one in wanted) else {}
     packages = list(dict.fromkeys(name for one in wanted for name in one["packages"]))
     text = DPKG_STATUS.read_text(errors="replace") if packages else ""

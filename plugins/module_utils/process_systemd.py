@@ -13,7 +13,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ansible.module_utils.process_drain import START_PATIENCE, Drain, DrainError, pids_in
+from ansible.module_utils.process_drain import (
+    START_PATIENCE,
+    Drain,
+    DrainError,
+    parse_blocks,
+    pids_in,
+)
 from ansible.module_utils.process_plan import (
     LAST_WORDS,
     TARGET,
@@ -104,11 +110,7 @@ class Systemd:
         code, said = self.call("show", f"--property={','.join(PROPERTIES)}", *names)
         if code:
             raise SetError(f"systemd does not answer on this host: {said}")
-        blocks = [
-            dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            for block in said.split("\n\n")
-        ]
-        return dict(zip(names, blocks))  # noqa: B905 - strict= needs Python 3.10
+        return dict(zip(names, parse_blocks(said)))  # noqa: B905 - strict= needs Python 3.10
 
     def files(self) -> dict[str, str]:
         """Return the unit files of the host; drop-ins and links are none."""
