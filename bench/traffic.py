@@ -92,6 +92,19 @@ def release(number: int) -> tuple[float, float]:
     return begin, end
 
 
+def beside(argv: list[Any], number: int) -> tuple[float, float, float, Any]:
+    """Bring the next release while a program runs that ends at the end of its input.
+
+    Returns:
+        When the program was started, when the release began and ended, by the clock of all hosts,
+        and the JSON that the program printed.
+    """
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        start = time.time()
+        begin, end = release(number)
+        return start, begin, end, json.loads(program.communicate()[0])
+
+
 def percentile(values: list[float], share: float) -> float:
     """Return the value below which a share of all values lies."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
@@ -99,14 +112,8 @@ def percentile(values: list[float], share: float) -> float:
 
 def web_round(number: int, rate: float, urls: list[str]) -> dict[str, Any]:
     """Make requests while a release comes, and return what became of them; times in seconds."""
-    with subprocess.Popen(
-        [sys.executable, ROOT / "bench/load.py", str(rate), *urls],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as load:
-        start = time.time()
-        begin, end = release(number)
-        outcomes = json.loads(load.communicate()[0])
+    argv = [sys.executable, ROOT / "bench/load.py", str(rate), *urls]
+    start, begin, end, outcomes = beside(argv, number)
     during = [latency for due, latency, _ in outcomes if begin <= start + due <= end]
     before = [latency for due, latency, _ in outcomes if start + due < begin - 1]
     failures = [failed for _, _, failed in outcomes if failed]
@@ -170,14 +177,7 @@ def tasks_round(number: int, rate: float, names: list[str]) -> dict[str, Any]:
     """Send tasks while a release comes, and return what became of them; times in seconds."""
     sql("DELETE FROM ticks_tick WHERE entry = 'bench'")
     argv = ["docker", "exec", "-i", container(names[-1]), SHELL, "python", "-c", SENDER]
-    with subprocess.Popen(
-        [*argv, str(rate), str(len(names)), str(SLOW)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as sender:
-        start = time.time()
-        begin, end = release(number)
-        said = json.loads(sender.communicate()[0])
+    start, begin, end, said = beside([*argv, str(rate), str(len(names)), str(SLOW)], number)
     sent, ids = said["sent"], ",".join(f"'{one}'" for one in said["slow"])
 
     def ticks() -> list[int]:
