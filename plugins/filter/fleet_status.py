@@ -129,7 +129,7 @@ def split(
     )
 
 
-def next_due(schedule: Any, answers: Mapping[str, Any]) -> Document:
+def next_due(schedule: Any) -> Document:
     """Return what is due next; in = seconds, negative once it is late."""
     if schedule is None or "next" not in schedule:
         why = (schedule or {}).get("error") or (schedule or {}).get("reason")
@@ -384,7 +384,7 @@ def fleet_status(answers: Mapping[str, Any]) -> Document:
             for name in (one["census"] or {}).get("starting") or []
         ],
         "standbys": standbys,
-        "next_due": next_due(schedule, answers),
+        "next_due": next_due(schedule),
         "lock": (schedule or {}).get("lock"),
         "cluster": answers["cluster"],
         "workers": celery_workers(answers, workers) if celery else huey_workers(answers),
