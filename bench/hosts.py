@@ -181,6 +181,8 @@ def write_inventories(count: int, supervisord: Iterable[str] = ()) -> Path:
             redis_password=passwords["redis"],
             postgresql_password=passwords["postgresql"],
             postgresql_max_connections=600,
+            # Only `infra` is asked.
+            stack_dead_hosts=every,
         ),
         "fleet": _inventory(
             _project_groups(names),
@@ -296,8 +298,7 @@ def create_infra() -> None:
     if "infra" in existing() and (CACHE / "packages.tar").exists():
         return
     create(["infra"])
-    # Not playbooks/broker.yml, which asks all hosts, also those that are not there yet.
-    ansible("playbooks/plays/broker.yml", "infra", "--limit", "infra")
+    ansible("playbooks/broker.yml", "infra", "--limit", "infra")
     on("infra", "sh", "-c", "apt-get -q update && rm -f /var/cache/apt/archives/*.deb")
     on("infra", "apt-get", "install", "-yq", "--download-only", *PACKAGES)
     debs = subprocess.run(
