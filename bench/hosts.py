@@ -131,8 +131,8 @@ def _inventory(groups: dict[str, list[str]], hosts: dict[str, Any], **variables:
                 "app_env": {"ALLOWED_HOSTS": ",".join(address(name) for name in apps(2))},
                 "app_secret_env": {"SECRET_KEY": passwords["django"]},
                 "web_listen_address": "{{ stack_address }}",
-                "verify_web_path": "/healthz",
-                "verify_web_status": [200],
+                "web_health_path": "/healthz",
+                "web_health_status": [200],
                 **variables,
             },
         }

@@ -7,15 +7,21 @@ Celery takes its loader from the environment variable CELERY_LOADER, which the d
 STACK_CELERY_SETTINGS, a JSON object with Celery's lower-case names. Nothing in the project knows
 of it. An app that brings a loader of its own (`Celery(loader=...)`) does not use this one.
 
+A worker whose unit names a file in STACK_READY_FILE writes there when it has begun to consume.
+
 Runs with Celery 5.3 and later, on the Python of the project.
 """
 
+import contextlib
 import json
 import os
+from pathlib import Path
 
 from celery.exceptions import ImproperlyConfigured
 from celery.loaders.app import AppLoader
+from celery.signals import worker_ready
 
+READY_FILE = "STACK_READY_FILE"
 VARIABLE = "STACK_CELERY_SETTINGS"
 
 
@@ -40,6 +46,14 @@ def read_settings():
     return settings
 
 
+def tell_ready(**_):
+    """Say that this worker consumes; whoever waits for that asks it where this fails."""
+    path = os.environ.get(READY_FILE)
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).write_text("ready\n")
+
+
 class Loader(AppLoader):
     """Celery's usual loader, and the deployment's settings on top."""
 
@@ -47,6 +61,7 @@ class Loader(AppLoader):
         """Take the app, and what the environment says; refuse malformed settings at once."""
         super().__init__(app, **kwargs)
         self.stack_settings = read_settings()
+        worker_ready.connect(tell_ready)
 
     @property
     def conf(self):

@@ -118,7 +118,10 @@ class Renderer:
             name,
             *files,
             newer_than=[self.stack["env_file"], self.stack["current"]],
-            settle=spec["settle"],
+            # What proves that it works need not prove that it stays up.
+            settle=0 if spec["ready"] or spec["health"] else spec["settle"],
+            health=spec["health"] or None,
+            start_timeout=spec["start_timeout"],
             scheduler=spec["scheduler"],
             held=spec["engine"] == "pacemaker",
             **{key: spec[key] for key in HANDOVER},
@@ -163,18 +166,6 @@ def render_systemd(
     }
 
 
-def told_by_an_answer(spec: Spec) -> Spec:
-    """Let a web server that would notify systemd be ready once it answers, whatever it says.
-
-    supervisord hears no sd_notify, and its socket is always open: only a worker answers there.
-    """
-    if not (spec["notifies"] and spec["listen"]) or spec["ready"]:
-        return spec
-    code = "c = HTTPConnection(sys.argv[1], timeout=5); c.request('HEAD', '/'); c.getresponse()"
-    code = f"import sys; from http.client import HTTPConnection; {code}"
-    return {**spec, "ready": ["/usr/bin/python3", "-I", "-c", code, spec["listen"][0]]}
-
-
 def render_supervisord(
     stack: dict[str, Any], services: list[Spec], absent: list[str], host: dict[str, str]
 ) -> FileSet:
@@ -194,7 +185,7 @@ def render_supervisord(
             out.add_file(f"supervisord/{script}.j2", launcher, "0755", **values),
         ]
 
-    for spec in map(told_by_an_answer, services):
+    for spec in services:
         name = f"{stack['prefix']}{spec['name']}"
         sockets = []
         if spec["listen"]:
@@ -207,7 +198,6 @@ def render_supervisord(
             *files,
             spec=spec,
             follows=sockets,
-            start_timeout=spec["start_timeout"],
             ready=[*as_user, "--init-groups", "--", files[1], "ready"] if spec["ready"] else [],
         )
     # systemd must not be able to start a scheduler beside the one here either.

@@ -12,7 +12,9 @@ A spec is data and knows no process manager:
     listen: list of ADDRESS:PORT for which the manager holds the socket; empty for most.
     notifies: bool, the program speaks sd_notify.
     ready: list of str, a command that succeeds once the service works; empty when there is none.
-    settle: float, seconds for which it must stay up to count as started.
+    health: dict with `address` (ADDRESS:PORT), `path` and `status` (list of int): what the new
+        process must answer over HTTP to count as started; empty when it answers nothing.
+    settle: float, seconds for which it must stay up to count as started where it has neither.
     start_timeout, stop_timeout: int, seconds.
     stop_signal: str without SIG; sent to the main process alone.
     handover: bool, at a restart the new process starts at once, while the old one finishes its
@@ -69,6 +71,8 @@ SCHEDULERS = ("celery-beat", "huey-periodic")
 # When beat last sent what, in the state directory; Python adds suffixes of its own.
 BEAT_SCHEDULE = "celerybeat-schedule"
 DEFAULT_POOL = "default"
+# The environment variable that tells templates/stack_celery.py where to say that a worker works.
+READY_FILE = "STACK_READY_FILE"
 # Seconds that a beat with a lock waits for the broker before it starts, and is started anew.
 REDBEAT_WAIT = 60
 # What this bundle itself installs on a host, and a service therefore starts after.
@@ -87,6 +91,7 @@ def spec(name: str, description: str, argv: list[str], **more: Any) -> Spec:
         "listen": [],
         "notifies": False,
         "ready": [],
+        "health": {},
         "settle": 3.0,
         "start_timeout": 90,
         "stop_signal": "TERM",
@@ -173,6 +178,13 @@ NODE_ANSWERS = "; ".join(
         "sys.exit(1)",
     ]
 )
+# A worker tells by itself that it works: templates/stack_celery.py writes into this file. One that
+# has not after ten seconds is asked, which costs a second of CPU each time.
+HAS_TOLD = """
+[ ! -s "$0" ] || exit 0
+[ -z "$(find "$0" -newermt '10 seconds ago')" ] || exit 1
+exec "$@"
+"""
 
 
 def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
@@ -196,11 +208,16 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
     argv += words(choices["celery_worker_extra_args"]) + words(pool.get("extra_args") or [])
     # A task may run until its hard limit; the rest of a minute is for Celery to put things away.
     limit = int(pool.get("time_limit") or 0)
+    name = worker_service_name(pool["name"])
+    told = f"{choices['state_dir']}/{name}.ready"
+    asks = [f"{choices['bin']}/python", "-c", NODE_ANSWERS, choices["celery_app"], node]
     return spec(
-        worker_service_name(pool["name"]),
+        name,
         f"Celery worker (queues: {', '.join(pool['queues'])})",
         argv,
-        ready=[f"{choices['bin']}/python", "-c", NODE_ANSWERS, choices["celery_app"], node],
+        before=[["/bin/sh", "-c", ': >"$0"', told]],
+        ready=["/bin/sh", "-c", HAS_TOLD.strip(), told, *asks],
+        environment={READY_FILE: told},
         stop_timeout=limit + 60 if limit else int(choices["celery_worker_stop_timeout"]),
         handover=choices["celery_worker_handover"] == "overlap",
         memory_max=pool.get("memory_max") or "",
@@ -375,6 +392,11 @@ def web(choices: dict[str, Any]) -> Spec:
         + words(choices["web_extra_args"]),
         listen=[choices["web_listen"]],
         notifies=True,
+        health={
+            "address": choices["web_listen"],
+            "path": choices["web_health_path"],
+            "status": [int(one) for one in choices["web_health_status"]],
+        },
         stop_timeout=int(choices["web_timeout"]) + 10,
         handover=True,
         memory_max=choices["web_memory_max"],

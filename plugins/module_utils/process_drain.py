@@ -304,7 +304,6 @@ class Drain:
         find: Callable[[], set[int]],
         *,
         after: Sequence[str],
-        signal_in: float,
         log: str = "",
     ) -> str:
         """Move processes into a scope in which they may finish their work; return its name.
@@ -314,7 +313,6 @@ class Drain:
             main: the process that will be told to stop.
             find: returns the processes that have to be in the scope, whether they are or not.
             after: units that the scope stops before.
-            signal_in: seconds after which that process is told, if not before by `let_go`.
             log: path of the service's log, beside the journal; or empty.
 
         Raises:
@@ -323,10 +321,10 @@ class Drain:
         service = re.sub(r"\.service$", "", unit.name)
         name = scope_name(service, main)
         stop = max(2.0, unit.stop_timeout)
-        until = datetime.fromtimestamp(int(time.time() + signal_in + stop), timezone.utc)  # noqa: UP017 - Python 3.9
+        until = datetime.fromtimestamp(int(time.time() + START_PATIENCE + stop), timezone.utc)  # noqa: UP017 - Python 3.9
         properties = scope_properties(
             description=f"{self.stack}: {service} drains until {until.isoformat()}",
-            seconds=signal_in + stop,
+            seconds=START_PATIENCE + stop,
             memory_max=unit.memory_max,
             after=after,
         )
@@ -339,7 +337,7 @@ class Drain:
                 break
             self.attach(shown["ControlGroup"], sorted(left))
         # One second earlier than systemd, which would send a signal that nobody hears.
-        times = [str(int(signal_in)), str(int(stop) - 1)]
+        times = [str(START_PATIENCE), str(int(stop) - 1)]
         more = [*times, unit.stop_signal, str(main), unit.name, log]
         try:
             self.guard(name, self.keep(main, unit.name), more)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ansible.module_utils.process_inputs import Input
 
@@ -34,6 +34,7 @@ class Unit:
     settle: float = 0
     start_timeout: float = 90
     ready: list[str] = field(default_factory=list)
+    health: dict[str, Any] | None = None
     scheduler: bool = False
     held: bool = False
     handover: bool = False

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.process_drain import START_PATIENCE, Drain, DrainError, descendants
+from ansible.module_utils.process_drain import Drain, DrainError, descendants
+from ansible.module_utils.process_health import Health
 from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
 from ansible.module_utils.supervisord_files import (
     CONF_DIR,
@@ -236,8 +237,6 @@ class Supervisord:
             family[0],
             lambda: {*descendants(launcher), *copier},
             after=self.drain.show("supervisor.service", "After").get("After", "").split(),
-            # A new web server is seen to work once it is the only one that answers.
-            signal_in=1 if unit.follows else START_PATIENCE,
             log=log,
         )
 
@@ -249,13 +248,16 @@ class Supervisord:
         return [self.drain.spawn(f"cat <{output} >>{shlex.quote(log)}")]
 
     def watch(self, units: list[Unit]) -> dict[str, str]:
-        """Watch programs until each has left its launcher, has settled and is ready."""
+        """Watch programs until each has left its launcher, has settled, is ready and answers."""
+        asked = {
+            unit.name: Health(unit.health, unit.start_timeout) for unit in units if unit.health
+        }
         pending = {unit.name: unit for unit in units}
         began = time.monotonic()
         running_since: dict[str, float] = {}
         failed: dict[str, str] = {}
         while pending and not failed:
-            time.sleep(0.5)
+            time.sleep(0.2)
             programs = self.programs()
             for unit in units:
                 one = programs.get(unit.name, {"statename": "unknown to supervisord", "pid": 0})
@@ -268,7 +270,13 @@ class Supervisord:
                     if not self.is_launching(pid):
                         running_since.setdefault(unit.name, now)
                     settled = now - running_since.get(unit.name, now) >= unit.settle
-                    if unit.name in running_since and settled and self.is_ready(unit):
+                    works = unit.name in running_since and settled and self.is_ready(unit)
+                    if works and unit.name in asked:
+                        why = asked[unit.name].ask(lambda pid=pid: [pid, *descendants(pid)])
+                        works = why == ""
+                        if why:
+                            failed[unit.name] = why
+                    if works:
                         del pending[unit.name]
                     elif now - began > unit.start_timeout + unit.settle:
                         failed[unit.name] = f"not ready after {now - began:.0f} s"

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ansible.module_utils.process_drain import (
-    START_PATIENCE,
     Drain,
     DrainError,
     parse_blocks,
     pids_in,
 )
+from ansible.module_utils.process_health import Health
 from ansible.module_utils.process_plan import (
     LAST_WORDS,
     TARGET,
@@ -207,7 +207,6 @@ class Systemd:
                 main,
                 lambda: pids_in(cgroup) - {stand_in},
                 after=status["After"].split(),
-                signal_in=START_PATIENCE,
             )
         except (DrainError, OSError):
             self.announce(unit.name, stand_in, main)
@@ -229,23 +228,39 @@ class Systemd:
         self.drain.wait_for(name, "MainPID", str(new))
 
     def watch(self, units: list[Unit]) -> dict[str, str]:
-        """Watch units for as long as the slowest one needs to settle."""
+        """Watch units for as long as the slowest one needs to settle and to answer well."""
         names = [unit.name for unit in units]
         deadline = time.monotonic() + max(unit.settle for unit in units)
-        failed: set[str] = set()
+        asked = {
+            unit.name: Health(unit.health, unit.start_timeout) for unit in units if unit.health
+        }
+        failed: dict[str, str] = {}
         while True:
             for name, status in self.show(names).items():
                 before = self.restarted[name]
                 same = all(status.get(key) == before.get(key) for key in ("MainPID", "NRestarts"))
                 if status.get("ActiveState") != "active" or not same:
-                    failed.add(name)
-            if failed or time.monotonic() >= deadline:
+                    failed[name] = ""
+            for name in asked.keys() - failed.keys():
+                why = asked[name].ask(lambda name=name: self.pids(name))
+                if why:
+                    failed[name] = why
+                elif why is not None:
+                    del asked[name]
+            if failed or (not asked and time.monotonic() >= deadline):
                 break
-            time.sleep(0.5)
+            time.sleep(0.1 if asked else 0.5)
         self.drain.let_go([self.draining.get(name, "") for name in names if name not in failed])
         if failed:
             time.sleep(1)  # Its last words are still on their way to the journal.
-        return {name: self.journal(name) for name in sorted(failed)}
+        return {
+            name: "\n".join(filter(None, [why, self.journal(name)]))
+            for name, why in sorted(failed.items())
+        }
+
+    def pids(self, name: str) -> set[int]:
+        """Return the processes of a unit."""
+        return set(pids_in(self.drain.show(name, "ControlGroup").get("ControlGroup", "")))
 
     def journal(self, name: str) -> str:
         """Return the last lines that a unit logged since it was restarted."""

@@ -150,9 +150,29 @@ options:
         default: []
       start_timeout:
         description:
-          - Seconds until the unit must work. Not for systemd, which has them in the unit.
+          - Seconds until the unit must work. systemd, which has them in the unit, takes them for
+            O(units[].health) alone.
         type: float
         default: 90
+      health:
+        description:
+          - What the unit's process must answer over HTTP once it is started. Its former process,
+            which may answer at the same address, is not meant.
+        type: dict
+        suboptions:
+          address:
+            description: The address on this host, as ADDRESS:PORT.
+            type: str
+            required: true
+          path:
+            description: What is asked for.
+            type: str
+            required: true
+          status:
+            description: The status codes that are well.
+            type: list
+            elements: int
+            required: true
       settle:
         description: Seconds for which the unit must stay up to count as started.
         type: float
@@ -595,6 +615,11 @@ def main() -> None:
         "content": {"type": "str", "required": True},
         "mode": {"type": "str", "default": "0644"},
     }
+    health_spec = {
+        "address": {"type": "str", "required": True},
+        "path": {"type": "str", "required": True},
+        "status": {"type": "list", "elements": "int", "required": True},
+    }
     unit_spec = {
         "name": {"type": "str", "required": True},
         "files": {"type": "list", "elements": "path", "required": True},
@@ -602,6 +627,7 @@ def main() -> None:
         "follows": {"type": "list", "elements": "str", "default": []},
         "ready": {"type": "list", "elements": "str", "default": []},
         "start_timeout": {"type": "float", "default": 90},
+        "health": {"type": "dict", "options": health_spec},
         "settle": {"type": "float", "default": 0},
         "scheduler": {"type": "bool", "default": False},
         "held": {"type": "bool", "default": False},

@@ -346,7 +346,7 @@ def test_another_bundle_has_another_digest(tmp_path: Path, change: Any) -> None:
 
 
 def test_public_variables_are_inputs_and_commands_are_not() -> None:
-    assert {"stack_name", "celery_worker_pools", "verify_web_path"} <= action.PUBLIC
+    assert {"stack_name", "celery_worker_pools", "web_health_path"} <= action.PUBLIC
     assert "stack_full" not in action.PUBLIC
 
 

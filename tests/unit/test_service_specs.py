@@ -1,7 +1,9 @@
 """Groups and choices in, service specs out."""
 
+import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -274,10 +276,41 @@ def test_numbers_from_the_command_line_are_numbers() -> None:
     assert free["stop_timeout"] == 90
 
 
-def test_a_worker_counts_as_started_when_it_answers() -> None:
-    ready = services("workers")["celery-worker"]["ready"]
+@pytest.mark.parametrize(
+    ("has_told", "age", "status"),
+    [(True, 0, 0), (True, 60, 0), (False, 0, 1), (False, 60, 33)],
+    ids=["it has said so", "some time ago", "it has not yet", "it never does, and is asked"],
+)
+def test_a_worker_counts_as_started_when_it_says_so_or_answers(
+    tmp_path: Path, has_told: bool, age: int, status: int
+) -> None:
+    worker = services("workers", state_dir=str(tmp_path))["celery-worker"]
+    told = Path(worker["environment"]["STACK_READY_FILE"])
+    told.write_text("of a former process")
+    subprocess.run(worker["before"][-1], check=True)
+    assert told.read_text() == ""
+    if has_told:
+        told.write_text("ready")
+    os.utime(told, (time.time() - age,) * 2)
+    ready = worker["ready"]
+    asks = ready.index("/opt/shop/current/.venv/bin/python")
     assert ready[-2:] == ["shop", "celery@worker1"]
-    compile(ready[2], "ready", "exec")
+    compile(ready[asks + 2], "ready", "exec")
+    done = subprocess.run([*ready[:asks], "/bin/sh", "-c", "exit 33"], check=False)
+    assert done.returncode == status
+
+
+def test_each_pool_says_so_in_a_file_of_its_own() -> None:
+    pools = [{"name": name, "queues": ["celery"]} for name in ("default", "mail")]
+    found = services("workers", celery_worker_pools=pools)
+    assert len({one["environment"]["STACK_READY_FILE"] for one in found.values()}) == len(pools)
+
+
+def test_a_web_server_counts_as_started_when_it_answers_well() -> None:
+    web = services("web", web_health_path="/up", web_health_status=["204"])["web"]
+    assert web["health"] == {"address": "127.0.0.1:8000", "path": "/up", "status": [204]}
+    own = services("web", custom_commands={"web": "daphne shop.asgi:application"})["web"]
+    assert own["health"]["path"] == "/"
 
 
 def test_the_handover_is_the_choice_of_workers_and_never_of_schedulers() -> None:
@@ -348,7 +381,7 @@ def test_a_beat_with_a_lock_waits_for_the_broker_before_it_takes_it() -> None:
     given = {"broker_url": "amqp://shop:pw@10.0.0.1/shop"}
     free = services("workers", "scheduler", **given)
     held = services("workers", "scheduler", **given, engine="redbeat")
-    assert held["celery-worker"]["before"] == []
+    assert held["celery-worker"]["before"] == free["celery-worker"]["before"]
     (wait,) = held["celery-beat"]["before"]
     assert wait[:2] == ["/usr/bin/timeout", "60"]
     assert wait[-2:] == ["10.0.0.1", "5672"]
@@ -359,7 +392,7 @@ def test_waiting_for_the_broker_ends_when_its_port_opens_and_fails_when_it_does_
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://:pw@127.0.0.1:{server.getsockname()[1]}/0"
         given: dict[str, Any] = {"wait_for_broker": 1, "broker_url": url}
-        (wait,) = services("workers", **given)["celery-worker"]["before"]
+        wait, _ = services("workers", **given)["celery-worker"]["before"]
         assert subprocess.run(wait, check=False).returncode == 0
     assert subprocess.run(wait, check=False).returncode != 0
 

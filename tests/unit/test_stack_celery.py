@@ -134,6 +134,22 @@ def test_every_command_of_celery_has_the_settings(celery: Path, project: Path) -
     assert "beat_scheduler: 'ours'" in said.stdout
 
 
+def test_a_worker_says_when_it_consumes(celery: Path, project: Path) -> None:
+    write(project, "app.conf.broker_url = 'memory://'")
+    file = project / "celery-worker.ready"
+    until = '"$@" & until [ -s "$0" ]; do sleep 0.1; done; kill $!; wait $!'
+    said = run(
+        *(celery, project, {}, "celery", "-A", "shop", "worker", "--pool=solo", "--loglevel=INFO"),
+        under=["env", f"STACK_READY_FILE={file}", "sh", "-c", until, str(file)],
+    )
+    assert file.read_text() == "ready\n"
+    assert " ready." in said.stderr + said.stdout
+    # One that cannot write there works all the same.
+    tell = "import stack_celery; stack_celery.tell_ready(sender=None)"
+    said = run(celery, project, {}, "python", "-c", tell, under=["env", "STACK_READY_FILE=/no/x"])
+    assert said.returncode == 0, said.stderr
+
+
 def test_beat_answers_on_the_broker_under_its_hosts_name(celery: Path, project: Path) -> None:
     """Also one that somebody starts by hand. Celery before 5.7 knows nothing of it, and runs."""
     write(project, "app.conf.broker_url = 'memory://'")

@@ -423,20 +423,12 @@ def test_a_service_is_asked_as_its_user() -> None:
     assert render("flower")["units"][0]["ready"] == []
 
 
-def test_a_web_server_is_ready_when_it_answers() -> None:
-    """Whatever it answers; a socket that nobody serves takes connections too."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        spec = {"notifies": True, "listen": [address], "ready": []}
-        command = action.told_by_an_answer(spec)["ready"]
-        asking = subprocess.Popen(command, stderr=subprocess.PIPE)
-        connection, _ = listener.accept()
-        connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
-        assert asking.wait(10) == 0
-        connection.close()
-        asking = subprocess.Popen(command, stderr=subprocess.PIPE)
-        listener.accept()[0].close()
-        assert asking.wait(10) != 0
-    assert action.told_by_an_answer({**spec, "ready": ["true"]})["ready"] == ["true"]
-    assert action.told_by_an_answer({**spec, "notifies": False})["ready"] == []
-    assert render("web")["units"][1]["ready"][-2:] == ["/usr/local/lib/shop/web", "ready"]
+def test_what_proves_that_it_works_need_not_settle() -> None:
+    web = render("web")["units"][1]
+    assert (web["settle"], web["ready"], web["health"]["status"][0]) == (0, [], 200)
+    worker = render("workers")["units"][0]
+    assert (worker["settle"], worker["health"]) == (0, None)
+    flower = render("flower")["units"][0]
+    assert (flower["settle"], flower["ready"], flower["health"]) == (3, [], None)
+    # One that ends sooner is started again with growing pauses, not as fast as it can.
+    assert "startsecs=3\n" in conf("celery-worker")
