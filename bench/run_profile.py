@@ -38,8 +38,11 @@ def profile_workers(directory: Path) -> None:
         try:
             return profiler.runcall(original, worker)
         finally:
+            # Renamed when it is whole: a worker may be ended while it writes.
+            scratch = directory / f".{os.getpid()}"
+            profiler.dump_stats(scratch)
             name = worker._task.get_name().replace("/", " ")[:80]
-            profiler.dump_stats(directory / f"{name}.{os.getpid()}")
+            scratch.rename(directory / f"{name}.{os.getpid()}")
 
     WorkerProcess._run = profiled
 
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> int:
         except SystemExit as ended:
             status = int(ended.code or 0)
         tasks: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(directory.iterdir()):
+        for path in sorted(directory.glob("[!.]*")):
             tasks[path.stem].append(path)
         profiler.dump_stats(directory / "main")
         print(f"\nMain process, {seconds(directory / 'main'):.2f} s, waiting included")

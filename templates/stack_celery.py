@@ -7,7 +7,8 @@ Celery takes its loader from the environment variable CELERY_LOADER, which the d
 STACK_CELERY_SETTINGS, a JSON object with Celery's lower-case names. Nothing in the project knows
 of it. An app that brings a loader of its own (`Celery(loader=...)`) does not use this one.
 
-A worker whose unit names a file in STACK_READY_FILE writes there when it has begun to consume.
+A worker whose unit names a file in STACK_READY_FILE writes there when it has begun to consume, a
+beat when it has its schedule and begins to tick.
 
 Runs with Celery 5.3 and later, on the Python of the project.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from celery.exceptions import ImproperlyConfigured
 from celery.loaders.app import AppLoader
-from celery.signals import worker_ready
+from celery.signals import beat_init, worker_ready
 
 READY_FILE = "STACK_READY_FILE"
 VARIABLE = "STACK_CELERY_SETTINGS"
@@ -47,11 +48,18 @@ def read_settings():
 
 
 def tell_ready(**_):
-    """Say that this worker consumes; whoever waits for that asks it where this fails."""
+    """Say that this process works; whoever waits for that finds another way where this fails."""
     path = os.environ.get(READY_FILE)
     if path:
         with contextlib.suppress(OSError):
             Path(path).write_text("ready\n")
+
+
+def tell_ready_beat(sender, **_):
+    """Say that this beat, a `celery.beat.Service`, works: it can read its schedule."""
+    # Made here if it is not yet, as it would be a moment later.
+    if sender.scheduler is not None:
+        tell_ready()
 
 
 class Loader(AppLoader):
@@ -62,6 +70,8 @@ class Loader(AppLoader):
         super().__init__(app, **kwargs)
         self.stack_settings = read_settings()
         worker_ready.connect(tell_ready)
+        if os.environ.get(READY_FILE):
+            beat_init.connect(tell_ready_beat)
 
     @property
     def conf(self):

@@ -14,7 +14,13 @@ The module of the same name documents the result. What this action takes:
     forget: list of patterns of the files that these left.
     only: list of names of what the run may touch; empty for all.
     inputs, journal: as the module takes them.
+    wait: as the module's `census.wait`.
     manager: "systemd" or "supervisord".
+
+Returns beside that:
+
+    intended: `services`, names of units and programs; `masked` and `held`, those of systemd that
+        must not be able to run here, and that a cluster starts and stops.
 """
 
 from __future__ import annotations
@@ -213,12 +219,21 @@ def render_supervisord(
 RENDERERS = {"systemd": render_systemd, "supervisord": render_supervisord}
 
 
+def census_of(services: list[Spec], absent: list[str], prefix: str) -> dict[str, list[str]]:
+    """Return what the census of a host with these services asks for, beside `wait`."""
+    names = [f"{prefix}{name}" for name in (*(spec["name"] for spec in services), *absent)]
+    schedulers = [spec["name"] for spec in services if spec["scheduler"]]
+    programs = [f"{prefix}{name}" for name in (*schedulers, *absent)]
+    units = [f"{name}.service" for name in programs]
+    return {"names": names, "programs": programs, "units": units}
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
     """The action behind `process_set`."""
 
     _requires_connection = True
     _VALID_ARGS = frozenset(
-        {"manager", "stack", "services", "absent", "forget", "only", "inputs", "journal"}
+        {"manager", "stack", "services", "absent", "forget", "only", "inputs", "journal", "wait"}
     )
 
     def run(
@@ -233,6 +248,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         services = args["services"]
         host = self._identity() if any(spec["scheduler"] for spec in services) else {}
         rendered = RENDERERS[manager](args["stack"], services, args["absent"], host)
+        census = census_of(services, args["absent"], args["stack"]["prefix"])
         result.update(
             self._execute_module(
                 module_name="process_set",
@@ -243,11 +259,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
                     "only": args.get("only", []),
                     "inputs": args.get("inputs", []),
                     "journal": args.get("journal"),
+                    "census": {**census, "wait": args.get("wait", 0)},
                     **rendered,
                 },
                 task_vars=task_vars,
             )
         )
+        result["intended"] = {
+            "services": [unit["name"] for unit in rendered["units"]],
+            "masked": rendered["masked"],
+            "held": [unit["name"] for unit in rendered["units"] if unit.get("held")],
+        }
         return result
 
     def _identity(self) -> dict[str, str]:

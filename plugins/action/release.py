@@ -13,8 +13,8 @@ beside them:
             beside: list of requirements beside those.
             environment: dict of environment variables for the build.
         An empty dict asks for a release that is on the host already.
-    For `present`:
-        look: the result of `looked`.
+    For `present`, without `place` and `keep`:
+        look: the result of `looked`, which has these.
         code: archive of the project on the controller.
         env_content: the environment file.
 
@@ -25,6 +25,7 @@ What `looked` returns beside what the module does:
         platform is not the controller's: then one of the hosts has to build it.
     scratch: path on the controller for that host to send the archive to; no other run's.
     who: user@host of the controller.
+    asked: `place` and `keep`, as they were given.
 
 An environment is built under a lock: the host that comes first builds, all others of its platform
 wait and find the archive. So do other runs on the same controller.
@@ -243,6 +244,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         if found.get("failed"):
             return found
         found.update(archive="", is_built=True, who=f"{getpass.getuser()}@{socket.gethostname()}")
+        # What takes long to work out; `present` needs it again.
+        found["asked"] = {"place": args["place"], "keep": args["keep"]}
         if found["has_release"]:
             return found
         if not given:
@@ -275,13 +278,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
 
     def prepare(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Ship what is missing, and have it put in its place."""
-        look, place = args["look"], args["place"]
+        look = args["look"]
         due = [str(one) for one in look["due"]]
         diff = {"before": "", "after": "".join(f"{one}\n" for one in due), "after_header": "due"}
         if not due or self._task.check_mode:
             return {"changed": bool(due), "diff": diff}
 
-        asked = {"state": "present", "place": place, "env_content": args["env_content"]}
+        asked = {"state": "present", **look["asked"], "env_content": args["env_content"]}
         try:
             if not look["has_release"]:
                 asked["code"] = self.ship(args["code"], "code.tar.gz")

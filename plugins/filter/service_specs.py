@@ -178,13 +178,29 @@ NODE_ANSWERS = "; ".join(
         "sys.exit(1)",
     ]
 )
-# A worker tells by itself that it works: templates/stack_celery.py writes into this file. One that
-# has not after ten seconds is asked, which costs a second of CPU each time.
+# Celery's processes tell by themselves that they work: templates/stack_celery.py writes into a file
+# that is empty until then. Of one that has not after ten seconds, another command decides.
 HAS_TOLD = """
 [ ! -s "$0" ] || exit 0
 [ -z "$(find "$0" -newermt '10 seconds ago')" ] || exit 1
 exec "$@"
 """
+
+
+def telling(name: str, choices: dict[str, Any], *otherwise: str) -> dict[str, Any]:
+    """Return what a spec has so that its process tells when it works.
+
+    Args:
+        name: the service.
+        choices: as `service_specs` takes them.
+        otherwise: the command that decides about one that does not tell.
+    """
+    file = f"{choices['state_dir']}/{name}.ready"
+    return {
+        "before": [["/bin/sh", "-c", ': >"$0"', file]],
+        "ready": ["/bin/sh", "-c", HAS_TOLD.strip(), file, *otherwise],
+        "environment": {READY_FILE: file},
+    }
 
 
 def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
@@ -209,15 +225,13 @@ def worker(choices: dict[str, Any], pool: dict[str, Any]) -> Spec:
     # A task may run until its hard limit; the rest of a minute is for Celery to put things away.
     limit = int(pool.get("time_limit") or 0)
     name = worker_service_name(pool["name"])
-    told = f"{choices['state_dir']}/{name}.ready"
+    # To ask costs a second of CPU each time.
     asks = [f"{choices['bin']}/python", "-c", NODE_ANSWERS, choices["celery_app"], node]
     return spec(
         name,
         f"Celery worker (queues: {', '.join(pool['queues'])})",
         argv,
-        before=[["/bin/sh", "-c", ': >"$0"', told]],
-        ready=["/bin/sh", "-c", HAS_TOLD.strip(), told, *asks],
-        environment={READY_FILE: told},
+        **telling(name, choices, *asks),
         stop_timeout=limit + 60 if limit else int(choices["celery_worker_stop_timeout"]),
         handover=choices["celery_worker_handover"] == "overlap",
         memory_max=pool.get("memory_max") or "",
@@ -275,6 +289,8 @@ def beat(choices: dict[str, Any]) -> Spec:
     memory = ""
     if keeps_schedule_file(choices):
         memory = f"{choices['state_dir']}/{BEAT_SCHEDULE}"
+    # One that stands by tells nothing. One that has not told for ten seconds, but runs, works too.
+    told: dict[str, Any] = {} if choices["engine"] else telling("celery-beat", choices, "true")
     return spec(
         "celery-beat",
         "Celery beat, " + ("the one or a standby" if redbeat else "the one scheduler of the fleet"),
@@ -282,7 +298,7 @@ def beat(choices: dict[str, Any]) -> Spec:
         # Without a name, beat keeps a pid file that outlives a crash and stops the next start.
         + ["--pidfile=", *(["--schedule", memory] if memory else [])]
         + ["--loglevel", choices["celery_loglevel"], *words(choices["celery_beat_extra_args"])],
-        before=ask_first(choices),
+        **{**told, "before": [*ask_first(choices), *told.get("before", [])]},
         memory=memory,
         memory_max=choices["celery_beat_memory_max"],
         scheduler=True,

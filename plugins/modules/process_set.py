@@ -111,6 +111,31 @@ options:
             C(seconds) and, for a failure, C(why).
         type: dict
         required: true
+  census:
+    description:
+      - Has the host asked who schedules when all is done; the options are those of
+        M(scheduler_census).
+    type: dict
+    suboptions:
+      units:
+        description: Units of systemd.
+        type: list
+        elements: str
+        default: []
+      programs:
+        description: Programs of supervisord.
+        type: list
+        elements: str
+        default: []
+      names:
+        description: Names of services.
+        type: list
+        elements: str
+        default: []
+      wait:
+        description: Seconds.
+        type: int
+        default: 0
   directories:
     description:
       - Directories that must exist. A missing one is made, for root and the group C(adm), C(0750).
@@ -299,6 +324,10 @@ forgotten:
   returned: always
   type: list
   elements: str
+census:
+  description: What M(scheduler_census) returns; null without O(census).
+  returned: always
+  type: dict
 switched:
   description: Paths of the O(inputs) that were switched.
   returned: always
@@ -331,6 +360,7 @@ from ansible.module_utils.process_plan import (
 )
 from ansible.module_utils.process_supervisord import Supervisord
 from ansible.module_utils.process_systemd import UNIT_DIR, Systemd
+from ansible.module_utils.scheduler_look import OPTIONS, census
 
 
 class RolledBackError(SetError):  # type: ignore[misc]  # ansible has no types
@@ -652,6 +682,7 @@ def main() -> None:
             "masked": {"type": "list", "elements": "str", "default": []},
             "inputs": {"type": "list", "elements": "dict", "default": [], "options": input_spec},
             "journal": {"type": "dict", "options": journal_spec},
+            "census": {"type": "dict", "options": OPTIONS},
         },
         supports_check_mode=True,
     )
@@ -718,6 +749,7 @@ def main() -> None:
         kept=[f"{path}.replaced-by-{stack}" for path in plan.keep],
         forgotten=plan.forget,
         switched=plan.switch,
+        census=census(module, stack, given["census"]) if given["census"] else None,
         diff=[
             {
                 "before_header": path,

@@ -1,14 +1,14 @@
 #!/usr/bin/python
 # Copyright (c) 2026 The django-background-fleet authors
 # MIT License (see LICENSE)
-"""Look at, prepare, list and prune the releases of a project on a host."""
+"""Look at, prepare and list the releases of a project on a host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: release
-short_description: Look at, prepare, list and prune the releases of a project on a host
+short_description: Look at, prepare and list the releases of a project on a host
 version_added: "0.1.0"
 author:
   - The django-background-fleet authors
@@ -24,11 +24,11 @@ options:
   state:
     description:
       - With V(looked) says what is there and what V(present) would do; changes nothing.
-      - With V(present) makes the release, its directories and the next environment file.
+      - With V(present) makes the release, its directories and the next environment file, and
+        removes the releases and environments that nobody needs.
       - With V(listed) says which releases there are, and what the journal says; changes nothing.
-      - With V(pruned) removes the releases and environments that nobody needs.
     type: str
-    choices: [looked, present, listed, pruned]
+    choices: [looked, present, listed]
     default: looked
   place:
     description: Where the stack is on the host, and what its release needs there.
@@ -98,7 +98,7 @@ options:
     description: For V(present), the environment file.
     type: str
   keep:
-    description: For V(pruned), how many of the newest releases stay.
+    description: How many releases stay, the one that is asked for and the current one included.
     type: int
     default: 5
 """
@@ -110,13 +110,6 @@ EXAMPLES = r"""
     place:
       home: /opt/shop
   register: releases
-
-- name: Keep the newest three
-  release:
-    state: pruned
-    keep: 3
-    place:
-      home: /opt/shop
 """
 
 RETURN = r"""
@@ -185,11 +178,6 @@ journal:
   returned: listed
   type: list
   elements: dict
-removed:
-  description: The paths that were removed.
-  returned: pruned
-  type: list
-  elements: str
 """
 
 import compileall
@@ -573,12 +561,20 @@ def used_by_processes(directory: Path, proc: Path = Path("/proc")) -> set[str]:
     return used
 
 
-def to_prune(place: Place, keep: int, now: float) -> list[Path]:
-    """Return the releases, environments and leftovers that nobody needs."""
-    home = Path(place["home"])
+def to_prune(home: Path, keep: int, now: float, coming: str = "") -> list[Path]:
+    """Return the releases, environments and leftovers that nobody needs.
+
+    Args:
+        home: directory of the stack.
+        keep: how many releases stay.
+        now: the wall clock.
+        coming: the release that is about to become current, there or not. It stays, is one of
+            those that are counted, and so is the current one, to which a rollback goes.
+    """
     releases, venvs = home / "releases", home / "venvs"
     listed = releases_in(home)
-    kept = {one["id"] for rank, one in enumerate(listed) if rank < keep or one["current"]}
+    counted = [coming] * bool(coming) + [one["id"] for one in listed if one["id"] != coming]
+    kept = {*counted[:keep], *(one["id"] for one in listed if one["current"])}
     kept |= {previous_release(listed, read_journal(home))} | used_by_processes(releases)
     linked = {
         Path(os.path.realpath(releases / name / ".venv")).name
@@ -624,12 +620,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             "previous": previous_release(releases, journal),
             "journal": journal[-JOURNAL_SHOWN:],
         }
-    if state == "pruned":
-        doomed = to_prune(place, given["keep"], time.time())
-        if not module.check_mode:
-            prune(doomed)
-        return {"changed": bool(doomed), "removed": [str(one) for one in doomed]}
     found = look(place)
+    doomed = to_prune(home, given["keep"], time.time(), place["release"])
+    found["due"] += [str(one) for one in doomed]
     if state == "looked":
         return {
             "changed": False,
@@ -638,6 +631,11 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         }
     if found["due"] and not module.check_mode:
         prepare(place, found, given["code"], given["environment"], given["env_content"] or "")
+        try:
+            prune(to_prune(home, given["keep"], time.time(), place["release"]))
+        except OSError as error:
+            # The next run removes it: no deployment fails for that.
+            module.warn(f"What nobody needs could not be removed: {error}")
     return {"changed": bool(found["due"]), **found}
 
 
@@ -648,7 +646,7 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["looked", "present", "listed", "pruned"],
+                "choices": ["looked", "present", "listed"],
                 "default": "looked",
             },
             "place": {

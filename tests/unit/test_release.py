@@ -305,7 +305,7 @@ def test_releases_are_listed_newest_first(tmp_path: Path) -> None:
 
 
 def pruned(home: Path, keep: int, now: float = 2000.0) -> list[str]:
-    doomed = release.to_prune({"home": str(home)}, keep, now)
+    doomed = release.to_prune(home, keep, now)
     release.prune(doomed)
     return sorted(one.name for one in [*(home / "releases").iterdir(), *(home / "venvs").iterdir()])
 
@@ -342,7 +342,7 @@ def test_leftovers_go_after_a_day(tmp_path: Path, age: int, left: list[str]) -> 
 
 
 def test_a_host_without_releases_has_nothing_to_prune(tmp_path: Path) -> None:
-    assert release.to_prune({"home": str(tmp_path / "none")}, 2, 0.0) == []
+    assert release.to_prune(tmp_path / "none", 2, 0.0) == []
 
 
 @pytest.mark.parametrize(

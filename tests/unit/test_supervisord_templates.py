@@ -431,4 +431,4 @@ def test_what_proves_that_it_works_need_not_settle() -> None:
     flower = render("flower")["units"][0]
     assert (flower["settle"], flower["ready"], flower["health"]) == (3, [], None)
     # One that ends sooner is started again with growing pauses, not as fast as it can.
-    assert "startsecs=3\n" in conf("celery-worker")
+    assert conf("celery-worker")["startsecs"] == "3"
