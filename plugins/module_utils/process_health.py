@@ -21,10 +21,10 @@ PROC = Path("/proc")
 # Seconds in which a process that is there accepts a connection, and in which it answers.
 ACCEPTANCE = 1.0
 ANSWER = 10.0
-# Wrong answers in a row that make a release a bad one, and seconds between two: one may be an
-# accident of its first request, and each is one that a visitor may get as well.
-TRIES = 3
-PAUSE = 0.7
+# Wrong answers in a row that make a release a bad one, and seconds between two. A database that
+# was just restarted may take as long; visitors get such answers meanwhile, too.
+TRIES = 5
+PAUSE = 1.0
 # Bytes of a body that are taken, so that the process does not find its client gone.
 BODY = 64 * 1024
 

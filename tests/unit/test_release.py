@@ -316,6 +316,16 @@ def test_the_newest_the_current_and_the_previous_stay(tmp_path: Path) -> None:
     assert pruned(tmp_path, 2) == ["a", "b", "e", "f", "v-a", "v-b", "v-e", "v-f"]
 
 
+def test_the_release_that_comes_is_one_of_those_that_stay(tmp_path: Path) -> None:
+    deployed(tmp_path, ["a", "b", "c", "d"], current="d")
+    journal(tmp_path, ("d", "ok"))
+    doomed = release.to_prune(tmp_path, 3, 2000.0, "e")
+    assert [one.name for one in doomed] == ["a", "b", "v-a", "v-b"]
+    # As it is afterwards, and as it is when it comes back.
+    assert doomed == release.to_prune(tmp_path, 3, 2000.0, "e")
+    assert [one.name for one in release.to_prune(tmp_path, 2, 2000.0, "a")] == ["b", "v-b"]
+
+
 def test_the_release_of_a_running_process_stays(tmp_path: Path) -> None:
     deployed(tmp_path, ["a", "b", "c", "d"], current="d")
     process = release.subprocess.Popen(["sleep", "60"], cwd=tmp_path / "releases/a")

@@ -300,6 +300,16 @@ def test_a_worker_counts_as_started_when_it_says_so_or_answers(
     assert done.returncode == status
 
 
+def test_beat_counts_as_started_when_it_says_so_unless_it_may_have_to_stand_by() -> None:
+    beat = services("scheduler")["celery-beat"]
+    assert beat["environment"]["STACK_READY_FILE"] in beat["ready"]
+    assert beat["ready"][-1] == "true"
+    # The host is asked first whether another one schedules.
+    assert len(beat["before"]) == 2
+    for engine in ("redbeat", "pacemaker"):
+        assert services("scheduler", engine=engine)["celery-beat"]["ready"] == []
+
+
 def test_each_pool_says_so_in_a_file_of_its_own() -> None:
     pools = [{"name": name, "queues": ["celery"]} for name in ("default", "mail")]
     found = services("workers", celery_worker_pools=pools)

@@ -134,13 +134,18 @@ def test_every_command_of_celery_has_the_settings(celery: Path, project: Path) -
     assert "beat_scheduler: 'ours'" in said.stdout
 
 
+def until_it_says_so(file: Path) -> list[str]:
+    """Return what runs a program until it has written into a file."""
+    until = '"$@" & until [ -s "$0" ]; do sleep 0.1; done; kill $!; wait $!'
+    return ["env", f"STACK_READY_FILE={file}", "sh", "-c", until, str(file)]
+
+
 def test_a_worker_says_when_it_consumes(celery: Path, project: Path) -> None:
     write(project, "app.conf.broker_url = 'memory://'")
     file = project / "celery-worker.ready"
-    until = '"$@" & until [ -s "$0" ]; do sleep 0.1; done; kill $!; wait $!'
     said = run(
         *(celery, project, {}, "celery", "-A", "shop", "worker", "--pool=solo", "--loglevel=INFO"),
-        under=["env", f"STACK_READY_FILE={file}", "sh", "-c", until, str(file)],
+        under=until_it_says_so(file),
     )
     assert file.read_text() == "ready\n"
     assert " ready." in said.stderr + said.stdout
@@ -148,6 +153,20 @@ def test_a_worker_says_when_it_consumes(celery: Path, project: Path) -> None:
     tell = "import stack_celery; stack_celery.tell_ready(sender=None)"
     said = run(celery, project, {}, "python", "-c", tell, under=["env", "STACK_READY_FILE=/no/x"])
     assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_beat_says_when_it_can_read_its_schedule(celery: Path, project: Path, works: bool) -> None:
+    write(project, "app.conf.broker_url = 'memory://'")
+    file = project / "celery-beat.ready"
+    schedule = "schedule" if works else "no/such/directory/schedule"
+    # One that cannot ends by itself.
+    under = until_it_says_so(file) if works else ["env", f"STACK_READY_FILE={file}"]
+    said = run(
+        *(celery, project, {}, "celery", "-A", "shop", "beat", "--pidfile=", "-s", schedule),
+        under=under,
+    )
+    assert file.exists() == works, said.stderr
 
 
 def test_beat_answers_on_the_broker_under_its_hosts_name(celery: Path, project: Path) -> None:

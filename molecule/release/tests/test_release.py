@@ -38,6 +38,7 @@ WEB = names("web")
 APP_HOSTS = [*WEB, *names("workers")]
 CURRENT = f"/opt/{STACK}/current"
 OLD_MIGRATION = "0002_task_state"
+DRAINING = "systemctl list-units --plain --no-legend '*-draining-*'"
 
 
 class Project:
@@ -106,7 +107,7 @@ def test_it_refuses_no_request_and_holds_up_no_task(
 ) -> None:
     before, processes = releases(fleet), pids(fleet)
     project.name_it("two")
-    # A task on each worker, so that both managers have one to wait for; no worker is full of them.
+    # A task on each worker, so that both managers and pools have one to wait for; none is full.
     slow: list[str] = []
     started: list[dict[str, Any]] = []
     while {host_of(task) for task in started} != set(names("workers")):
@@ -132,29 +133,35 @@ def test_it_refuses_no_request_and_holds_up_no_task(
     draining = [one for one in status(fleet)["draining"] if one["service"] == WORKER]
     assert draining
     assert {one["release"] for one in draining} == set(before.values())
-    # The new workers work while the old ones drain.
+    # Another release comes while they drain, and some of the new ones' tasks are under way.
+    late = [page.run_task(task="slow", seconds="60") for _ in range(4)]
+    for one in late:
+        page.reached(one, ("STARTED",), 60)
+    project.name_it("two and a half")
+    result = fleet.playbook("release", *project.arguments)
+    assert result.returncode == 0, result.stdout
+    draining = [one for one in status(fleet)["draining"] if one["service"] == WORKER]
+    assert {one["release"] for one in draining} == {*before.values(), *after.values()}
+    slow += late
+    # The newest workers work while the old ones drain.
     quick = [page.run_task(task="add", x="1", y="2") for _ in range(4)]
     assert {page.finished(one, 30)["state"] for one in quick} == {"SUCCESS"}
     assert {page.finished(one, 300)["state"] for one in slow} == {"SUCCESS"}
     wait_for(
-        lambda: (
-            not any(
-                fleet[host].check_output("systemctl list-units --plain --no-legend '*-draining-*'")
-                for host in names("workers")
-            )
-        ),
+        lambda: not any(fleet[host].check_output(DRAINING) for host in names("workers")),
         60,
         lambda: "a worker still drains that has nothing to do",
     )
 
     for host in APP_HOSTS:
-        entry = journal(fleet, host)[-1]
-        assert (entry["result"], entry["release"], entry["from"]) == (
+        *_, first, second = journal(fleet, host)
+        assert (first["result"], first["release"], first["from"]) == (
             "ok",
             after[host],
             before[host],
         )
-        assert "@" in entry["who"]
+        assert (second["result"], second["from"]) == ("ok", after[host])
+        assert "@" in first["who"]
 
 
 def test_a_second_run_has_nothing_to_do(fleet: Fleet, project: Project) -> None:
@@ -192,6 +199,38 @@ def test_a_broken_one_is_given_back_on_its_first_host(fleet: Fleet, project: Pro
     assert "rolled back" in said
 
 
+def test_one_that_answers_badly_is_given_back_under_either_manager(
+    fleet: Fleet, project: Project
+) -> None:
+    """It starts, and can do all but what it is for: only its answer tells."""
+    before, processes = releases(fleet), pids(fleet)
+    project.edit("ticks/health.py", "200 if healthy", "500 if healthy")
+    both = json.dumps({"app_web_batch": len(WEB)})
+    try:
+        with load(fleet) as requests:
+            result = fleet.playbook("release", *project.arguments, "-e", both)
+    finally:
+        project.edit("ticks/health.py", "500 if healthy", "200 if healthy")
+    assert result.returncode != 0
+    assert requests.failed == []
+    assert releases(fleet) == before
+    now = pids(fleet)
+    assert {one for one in processes if now[one] != processes[one]} == {("web", one) for one in WEB}
+    for host in WEB:
+        last = journal(fleet, host)[-1]
+        assert last["result"] == "rolled back"
+        assert "/healthz is answered with 500, not 200." in last["why"]
+        assert "/healthz is answered with 500, not 200." in flat(result.stdout)
+        assert Page(fleet.address(host)).json("/healthz")["version"] == "two and a half"
+    # What was given back is the only one that goes on.
+    for host in WEB:
+        wait_for(
+            lambda host=host: not fleet[host].check_output(DRAINING),  # type: ignore[misc]
+            90,
+            lambda: "a web server still drains",
+        )
+
+
 def test_the_way_back_takes_one_command(fleet: Fleet, page: Page, project: Project) -> None:
     """To the previous release, whichever that was; and there again, by its name."""
     here = releases(fleet)[WEB[0]]
@@ -205,7 +244,7 @@ def test_the_way_back_takes_one_command(fleet: Fleet, page: Page, project: Proje
     assert requests.failed == []
     assert set(releases(fleet).values()) == {here}
     assert journal(fleet, WEB[1])[-1]["action"] == "rollback"
-    assert page.json("/healthz")["version"] == "two"
+    assert page.json("/healthz")["version"] == "two and a half"
 
     result = fleet.playbook("rollback", "-e", f"release={there}")
     assert result.returncode == 0, result.stdout
