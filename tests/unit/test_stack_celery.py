@@ -176,7 +176,7 @@ def test_beat_answers_on_the_broker_under_its_hosts_name(celery: Path, project: 
     # It says where it answers before it starts to schedule.
     said = run(
         *(celery, project, settings, "celery", "-A", "shop", "beat"),
-        under=["timeout", "--signal=KILL", "15"],
+        under=until_it_says_so(project / "celery-beat.ready"),
     )
     assert "maxinterval" in said.stdout, said.stderr
     assert ("celerybeat@worker1" in said.stdout) == ("5.7" in str(celery))
