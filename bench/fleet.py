@@ -49,15 +49,19 @@ def fresh(count: int) -> None:
     empty_infra()
 
 
-def start(count: int) -> Goals:
+def start(count: int, releases: list[str]) -> Goals:
     """Set up the infrastructure, and learn from our own deployment what each host shall have.
 
     Nothing is learned again while the bundle, the project and the inventory are the same.
+
+    Args:
+        count: the project's hosts.
+        releases: those that will be needed, the first one first.
     """
     inventory = write_inventories(count)
     write_project("base")
     create_infra()
-    goals = Goals(count)
+    goals = Goals(count, releases)
     key = source_key(inventory)
     built: set[Path] | None = None
     # A host that builds an environment needs more than one that only gets it.
@@ -88,7 +92,7 @@ def go(goals: Goals, contender: str, kind: str, release: str) -> Run:
 def forget(goals: Goals) -> None:
     """Remove what other releases than the first left, so that they are new again."""
     kept = trees_of(goals.load("base"))
-    for release in RELEASES[1:]:
+    for release in goals.releases[1:]:
         for tree in trees_of(goals.load(release)) - kept:
             for host in goals.hosts:
                 on(host, "rm", "-rf", tree)
@@ -105,7 +109,10 @@ def settle(goals: Goals, contender: str) -> None:
 
 def measure(count: int, rounds: int, contenders: list[str], kinds: list[str]) -> None:
     """Measure all kinds of runs, the contenders in turns, and store the runs."""
-    goals = start(count)
+    brought = {BRINGS[kind] for kind in kinds if kind != "cold"} | {"base"}
+    if "rollback" in kinds:
+        brought.add("code")
+    goals = start(count, [release for release in RELEASES if release in brought])
     if "cold" not in kinds:
         fresh(count)
     done: list[Run] = []
@@ -149,7 +156,7 @@ def break_hosts(goals: Goals) -> None:
 
 def check(count: int, contenders: list[str]) -> None:
     """Prove for each contender that it reaches the state, changes nothing then, and mends it."""
-    goals = start(count)
+    goals = start(count, ["base"])
     for contender in contenders:
         fresh(count)
         go(goals, contender, "cold", "base")

@@ -110,27 +110,29 @@ def source_key(inventory: Path) -> str:
 class Goals:
     """The state that each host shall have with each release, and the archives of these."""
 
-    def __init__(self, count: int) -> None:
-        """Take the first `count` hosts."""
+    def __init__(self, count: int, releases: list[str]) -> None:
+        """Take the first `count` hosts, and those of RELEASES that they will get."""
         self.hosts = apps(count)
+        self.releases = releases
         self.directory = CACHE / f"goals-{count}"
 
     def are_of(self, key: str) -> bool:
         """Return whether the stored states were made of the same sources."""
         path = self.directory / "key"
-        return path.exists() and path.read_text() == key
+        stored = path.read_text().split() if path.exists() else [""]
+        return stored[0] == key and set(self.releases) <= set(stored[1:])
 
     def note(self, key: str) -> None:
         """Note what the stored states were made of."""
-        (self.directory / "key").write_text(key)
+        (self.directory / "key").write_text(" ".join([key, *self.releases]))
 
     def collect(self) -> None:
-        """Deploy all releases with site.yml to fresh hosts, and keep what they have then."""
+        """Deploy the releases with site.yml to fresh hosts, and keep what they have then."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True, mode=0o700)
         fresh = look(self.hosts[0])
         (self.directory / "fresh.json").write_text(json.dumps(fresh))
-        for release in RELEASES:
+        for release in self.releases:
             write_project(release)
             ansible("site.yml", "fleet")
             for host, found in zip(self.hosts, on_all(self.hosts, look), strict=True):
