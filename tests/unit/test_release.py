@@ -9,6 +9,7 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -324,6 +325,48 @@ def test_the_release_that_comes_is_one_of_those_that_stay(tmp_path: Path) -> Non
     # As it is afterwards, and as it is when it comes back.
     assert doomed == release.to_prune(tmp_path, 3, 2000.0, "e")
     assert [one.name for one in release.to_prune(tmp_path, 2, 2000.0, "a")] == ["b", "v-b"]
+
+
+def ask(stack: Stack, state: str, warn: Any = None) -> dict[str, Any]:
+    """Run the module with two releases to keep."""
+    params = {"state": state, "place": stack.place, "keep": 2, "packages": []}
+    params |= {"code": stack.code, "environment": stack.environment, "env_content": ENV}
+    module = SimpleNamespace(params=params, check_mode=False, warn=warn)
+    found: dict[str, Any] = release.run(module)
+    return found
+
+
+def test_what_nobody_needs_goes_when_a_release_comes(stack: Stack) -> None:
+    deployed(stack.home, ["a", "b", "c"], current="c")
+    gone = [str(stack.home / name) for name in ("releases/a", "venvs/v-a")]
+    assert set(gone) < set(ask(stack, "looked")["due"])
+    assert ask(stack, "present")["changed"]
+    # The current one may have to stay current, so the one before it stays too.
+    left = ["b", "c", "r1"]
+    assert sorted(one.name for one in (stack.home / "releases").iterdir()) == left
+    assert not ask(stack, "present")["changed"]
+    # Also when it is all that has to be done.
+    deployed(stack.home, ["d"])
+    os.utime(stack.home / "releases/d", (1, 1))
+    assert ask(stack, "looked")["due"] == [
+        str(stack.home / one) for one in ("releases/d", "venvs/v-d")
+    ]
+    assert ask(stack, "present")["changed"]
+    assert not (stack.home / "releases/d").exists()
+
+
+def test_a_release_does_not_fail_for_what_cannot_be_removed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(paths: list[Path]) -> None:
+        raise PermissionError(paths[0])
+
+    deployed(stack.home, ["a", "b", "c"], current="c")
+    monkeypatch.setattr(release, "prune", refuse)
+    said: list[str] = []
+    ask(stack, "present", said.append)
+    assert stack.release.is_dir()
+    assert "could not be removed" in said[0]
 
 
 def test_the_release_of_a_running_process_stays(tmp_path: Path) -> None:
