@@ -572,10 +572,10 @@ def to_prune(home: Path, keep: int, now: float, coming: str = "") -> list[Path]:
             those that are counted, and so is the current one, to which a rollback goes.
     """
     releases, venvs = home / "releases", home / "venvs"
-    listed = releases_in(home)
-    counted = [coming] * bool(coming) + [one["id"] for one in listed if one["id"] != coming]
-    kept = {*counted[:keep], *(one["id"] for one in listed if one["current"])}
-    kept |= {previous_release(listed, read_journal(home))} | used_by_processes(releases)
+    others = [one for one in releases_in(home) if one["id"] != coming]
+    counted = [coming] * bool(coming) + [one["id"] for one in others]
+    kept = {*counted[:keep], *(one["id"] for one in others if one["current"])}
+    kept |= {previous_release(others, read_journal(home))} | used_by_processes(releases)
     linked = {
         Path(os.path.realpath(releases / name / ".venv")).name
         for name in kept
