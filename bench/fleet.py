@@ -113,7 +113,7 @@ def measure(count: int, rounds: int, contenders: list[str], kinds: list[str]) ->
     if "rollback" in kinds:
         brought.add("code")
     goals = start(count, [release for release in RELEASES if release in brought])
-    if "cold" not in kinds:
+    if "cold" not in kinds and set(existing()) != {"infra", *goals.hosts}:
         fresh(count)
     done: list[Run] = []
 
