@@ -101,9 +101,12 @@ def memory_bytes(size: str) -> int | None:
 
 
 def pids_in(cgroup: str, proc: Path = PROC) -> set[int]:
-    """Return the processes in a unit's control group (as systemd names it) and below it."""
-    found = set()
-    for directory in proc.iterdir():
+    """Return the processes in a unit's control group (as systemd names it) and below it.
+
+    A unit without a process has a group without a name, in which there is none.
+    """
+    found: set[int] = set()
+    for directory in proc.iterdir() if cgroup else ():
         if directory.name.isdigit():
             try:
                 lines = (directory / "cgroup").read_text().splitlines()

@@ -37,6 +37,7 @@ def test_the_processes_of_a_unit_are_those_of_its_control_group(
     tmp_path: Path, cgroup: str, inside: bool
 ) -> None:
     process(tmp_path, 7, cgroup=cgroup)
+    assert drain.pids_in("", tmp_path) == set()
     (tmp_path / "self").mkdir()
     assert drain.pids_in("/system.slice/web.service", tmp_path) == ({7} if inside else set())
 

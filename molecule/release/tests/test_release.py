@@ -112,7 +112,7 @@ def test_it_refuses_no_request_and_holds_up_no_task(
     started: list[dict[str, Any]] = []
     while {host_of(task) for task in started} != set(names("workers")):
         assert len(slow) < 4, started
-        slow.append(page.run_task(task="slow", seconds="150"))
+        slow.append(page.run_task(task="slow", seconds="240"))
         started.append(page.reached(slow[-1], ("STARTED",), 60))
     # The scheduler is restarted, and nothing else keeps it from ticking.
     with measured(page, "a release", gap=5), load(fleet) as requests:
@@ -134,7 +134,7 @@ def test_it_refuses_no_request_and_holds_up_no_task(
     assert draining
     assert {one["release"] for one in draining} == set(before.values())
     # Another release comes while they drain, and some of the new ones' tasks are under way.
-    late = [page.run_task(task="slow", seconds="60") for _ in range(4)]
+    late = [page.run_task(task="slow", seconds="120") for _ in range(4)]
     for one in late:
         page.reached(one, ("STARTED",), 60)
     project.name_it("two and a half")
