@@ -71,7 +71,7 @@ SCHEDULERS = ("celery-beat", "huey-periodic")
 # When beat last sent what, in the state directory; Python adds suffixes of its own.
 BEAT_SCHEDULE = "celerybeat-schedule"
 DEFAULT_POOL = "default"
-# The environment variable that tells templates/stack_celery.py where to say that a worker works.
+# The environment variable that tells templates/stack_celery.py where to say that a process works.
 READY_FILE = "STACK_READY_FILE"
 # Seconds that a beat with a lock waits for the broker before it starts, and is started anew.
 REDBEAT_WAIT = 60
