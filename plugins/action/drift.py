@@ -26,12 +26,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ansible.plugins
 import yaml
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader, test_loader
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Ansible finds no such helpers of a project's by itself.
+ansible.plugins.__path__.append(str(ROOT / "plugins"))
+from ansible.plugins.plugin_utils.light_action import LightAction, packed  # noqa: E402
+
 # All that a role's work is made of.
 BUNDLE = ("roles", "plugins", "templates", "playbooks", "requirements", "site.yml", "ansible.cfg")
 # Public variables that tell a run what to do, and not what a host shall be.
@@ -70,6 +75,7 @@ def public_variables(root: Path) -> frozenset[str]:
 # use is loaded here too, or each of these processes would spend a tenth of a second on that.
 for _loader in (filter_loader, test_loader):
     list(_loader.all())
+packed("drift")
 BUNDLE_DIGEST = bundle_digest(ROOT)
 PUBLIC = public_variables(ROOT)
 
@@ -128,7 +134,7 @@ def with_followers(
     return {role: found[role] for role in roles if role in found}
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
+class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
     """The action behind `drift`."""
 
     _requires_connection = True

@@ -9,12 +9,10 @@ The module of the same name documents the result. What this action takes:
         For systemd: writable, list of paths; options, dict of further directives for every service;
         margin, int, seconds that a scheduler waits in a cluster before it starts.
         For supervisord: log_dir, str; log_size, str such as "50MB"; log_backups, int.
-    services: list of specs, as the filter `service_specs` returns them.
-    absent: list of service names that must not be able to run on this host.
-    forget: list of patterns of the files that these left.
+    services: dict, as the filter `service_specs` returns it: what shall and must not run here.
+    keep: bool, what services that must not run here left stays.
     only: list of names of what the run may touch; empty for all.
-    inputs, journal: as the module takes them.
-    wait: as the module's `census.wait`.
+    inputs, journal, census: as the module takes them.
     manager: "systemd" or "supervisord".
 
 Returns beside that:
@@ -30,11 +28,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import ansible.plugins
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+ROOT = Path(__file__).resolve().parents[2]
+
+# Ansible finds no such helpers of a project's by itself.
+ansible.plugins.__path__.append(str(ROOT / "plugins"))
+from ansible.plugins.plugin_utils.light_action import LightAction, packed  # noqa: E402
+
+TEMPLATES = ROOT / "templates"
+# Before there is a process for each host.
+packed("process_set")
 
 # What a handover needs to know of a spec.
 HANDOVER = ("handover", "stop_timeout", "stop_signal", "memory_max")
@@ -219,21 +225,12 @@ def render_supervisord(
 RENDERERS = {"systemd": render_systemd, "supervisord": render_supervisord}
 
 
-def census_of(services: list[Spec], absent: list[str], prefix: str) -> dict[str, list[str]]:
-    """Return what the census of a host with these services asks for, beside `wait`."""
-    names = [f"{prefix}{name}" for name in (*(spec["name"] for spec in services), *absent)]
-    schedulers = [spec["name"] for spec in services if spec["scheduler"]]
-    programs = [f"{prefix}{name}" for name in (*schedulers, *absent)]
-    units = [f"{name}.service" for name in programs]
-    return {"names": names, "programs": programs, "units": units}
-
-
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
+class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
     """The action behind `process_set`."""
 
     _requires_connection = True
     _VALID_ARGS = frozenset(
-        {"manager", "stack", "services", "absent", "forget", "only", "inputs", "journal", "wait"}
+        {"manager", "stack", "services", "keep", "only", "inputs", "journal", "census"}
     )
 
     def run(
@@ -245,21 +242,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         manager = args.get("manager", "systemd")
         if manager not in RENDERERS:
             raise AnsibleActionFail(f"process_set cannot render for {manager!r}.")
-        services = args["services"]
+        services, absent = args["services"]["services"], args["services"]["absent"]
         host = self._identity() if any(spec["scheduler"] for spec in services) else {}
-        rendered = RENDERERS[manager](args["stack"], services, args["absent"], host)
-        census = census_of(services, args["absent"], args["stack"]["prefix"])
+        rendered = RENDERERS[manager](args["stack"], services, absent, host)
         result.update(
             self._execute_module(
                 module_name="process_set",
                 module_args={
                     "manager": manager,
                     "stack": args["stack"]["name"],
-                    "forget": args.get("forget", []),
+                    "forget": [] if args.get("keep") else args["services"]["forget"],
                     "only": args.get("only", []),
                     "inputs": args.get("inputs", []),
                     "journal": args.get("journal"),
-                    "census": {**census, "wait": args.get("wait", 0)},
+                    "census": args["census"],
                     **rendered,
                 },
                 task_vars=task_vars,

@@ -50,16 +50,20 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+import ansible.plugins
 from ansible import constants
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Ansible puts a project's module_utils before modules only, not before actions.
+# Ansible puts a project's module_utils before modules only, and finds no helpers of actions at all.
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+ansible.plugins.__path__.append(str(ROOT / "plugins"))
 from ansible.module_utils.release_platform import platform_of  # noqa: E402
+from ansible.plugins.plugin_utils.light_action import LightAction, packed  # noqa: E402
 
+# Before there is a process for each host.
+packed("release")
 PINS = ROOT / "requirements" / "build.txt"
 URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|KEY", re.IGNORECASE)
@@ -209,7 +213,7 @@ def platform_here(python: str) -> str:
         return ""
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
+class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
     """The action behind `release`."""
 
     _supports_check_mode = True

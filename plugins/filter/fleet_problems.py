@@ -1263,8 +1263,10 @@ def role_specs(roles: str) -> dict[str, Any]:
         OSError: a spec cannot be read.
         yaml.YAMLError: a spec is not YAML.
     """
+    # Ten times as fast, where PyYAML was built with it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return {
-        path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]
+        path.parent.parent.name: yaml.load(path.read_text(), loader)["argument_specs"]  # noqa: S506
         for path in sorted(Path(roles).glob("*/meta/argument_specs.yml"))
     }
 

@@ -32,6 +32,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -427,6 +429,69 @@ def with_custom_command(one: Spec, choices: dict[str, Any]) -> Spec:
     return {**one, "argv": command(custom, choices), "ready": [], "notifies": False}
 
 
+def makers(choices: dict[str, Any]) -> dict[str, Callable[[], Spec]]:
+    """Return the name of each service of a host with what makes its spec, the scheduler last.
+
+    Of the choices it needs those alone that decide which services there are.
+
+    Raises:
+        AnsibleFilterError: the task queue is unknown.
+    """
+    queue, groups, hosts = choices["task_queue"], set(choices["groups"]), choices["scheduler_hosts"]
+    schedules = choices["host"] in hosts
+    if queue not in ("celery", "huey", "none"):
+        # An empty set would stop everything that runs.
+        raise AnsibleFilterError(f"service_specs knows no task queue {queue!r}.")
+
+    def waiting(make: Callable[..., Spec], *args: Any, wait: int = 0) -> Callable[[], Spec]:
+        return lambda: with_broker(make(choices, *args), choices, wait)
+
+    found: dict[str, Callable[[], Spec]] = {}
+    if "web" in groups:
+        found["web"] = partial(web, choices)
+    if queue == "celery":
+        if "workers" in groups:
+            for pool in choices["celery_worker_pools"]:
+                found[worker_service_name(pool["name"])] = waiting(worker, pool)
+        if "flower" in groups:
+            found["flower"] = partial(flower, choices)
+        if schedules:
+            # One camera is enough: a second one would store every event twice.
+            if choices["celery_events_camera"] and hosts[0] == choices["host"]:
+                found["celery-events"] = waiting(events)
+            # RedBeat takes its lock before it connects to the broker: while it tried that, the
+            # lock could go to another one, and what it then sent would be sent twice.
+            wait = REDBEAT_WAIT if choices["engine"] == "redbeat" else 0
+            found["celery-beat"] = waiting(beat, wait=wait)
+    elif queue == "huey":
+        if "workers" in groups:
+            found["huey-worker"] = waiting(huey_worker)
+        if schedules:
+            found["huey-periodic"] = waiting(huey_periodic)
+    return found
+
+
+def census_options(choices: dict[str, Any], prefix: str) -> dict[str, list[str]]:
+    """Return what the census of a host asks for.
+
+    Args:
+        choices: as `service_specs` takes them. Only a few are read: what Ansible has not yet
+            templated costs nothing.
+        prefix: what the names of the stack's services begin with.
+
+    Returns:
+        `programs` and `units`, of every scheduler there could be; `names`, of every service that
+        the stack makes or forbids on this host; as the module scheduler_census takes them.
+    """
+    programs = [f"{prefix}{name}" for name in SCHEDULERS]
+    names = dict.fromkeys([*makers(choices), *SCHEDULERS])
+    return {
+        "programs": programs,
+        "units": [f"{name}.service" for name in programs],
+        "names": [f"{prefix}{name}" for name in names],
+    }
+
+
 def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     """Say which services run on a host.
 
@@ -442,37 +507,13 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     Raises:
         AnsibleFilterError: a choice is missing or unknown.
     """
-    groups = set(choices["groups"])
-    if choices["task_queue"] not in ("celery", "huey", "none"):
-        # An empty set would stop everything that runs.
-        raise AnsibleFilterError(f"service_specs knows no task queue {choices['task_queue']!r}.")
     try:
-        hosts = choices["scheduler_hosts"]
-        schedules = choices["host"] in hosts
-        services: list[Spec] = [web(choices)] if "web" in groups else []
-        if choices["task_queue"] == "celery":
-            if "workers" in groups:
-                pools = choices["celery_worker_pools"]
-                services += [with_broker(worker(choices, pool), choices) for pool in pools]
-            if "flower" in groups:
-                services.append(flower(choices))
-            if schedules:
-                # One camera is enough: a second one would store every event twice.
-                if choices["celery_events_camera"] and hosts[0] == choices["host"]:
-                    services.append(with_broker(events(choices), choices))
-                # RedBeat takes its lock before it connects to the broker: while it tried that, the
-                # lock could go to another one, and what it then sent would be sent twice.
-                wait = REDBEAT_WAIT if choices["engine"] == "redbeat" else 0
-                services.append(with_broker(beat(choices), choices, wait))
-        elif choices["task_queue"] == "huey":
-            if "workers" in groups:
-                services.append(with_broker(huey_worker(choices), choices))
-            if schedules:
-                services.append(with_broker(huey_periodic(choices), choices))
+        services = [make() for make in makers(choices).values()]
+        groups = set(choices["groups"])
+        local = {"brokers": choices["broker"], "database": choices["database"]}
     except KeyError as missing:
         raise AnsibleFilterError(f"service_specs needs {missing}.") from missing
 
-    local = {"brokers": choices["broker"], "database": choices["database"]}
     after = [local[group] for group in sorted(groups & local.keys()) if local[group] in OURS]
     services = [with_custom_command({**one, "after": after}, choices) for one in services]
     here = {one["name"] for one in services}
@@ -513,6 +554,7 @@ class FilterModule:
         """Return the filters of this file."""
         return {
             "service_specs": service_specs,
+            "census_options": census_options,
             "worker_nodes": worker_nodes,
             "memory_needs": memory_needs,
             "split_command": words,

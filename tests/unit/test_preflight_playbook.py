@@ -117,7 +117,6 @@ def test_a_bad_fleet_is_refused_without_contact(fleet: Fleet, arguments: list[st
 def test_a_good_fleet_passes_without_contact(fleet: Fleet) -> None:
     run = fleet.play("--limit", "web1")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "The inventory can be deployed." in run.stdout
     assert not fleet.contacts.exists()
 
 
