@@ -12,7 +12,7 @@ The module of the same name documents the result. What this action takes:
     services: dict, as the filter `service_specs` returns it: what shall and must not run here.
     keep: bool, what services that must not run here left stays.
     only: list of names of what the run may touch; empty for all.
-    inputs, journal, census: as the module takes them.
+    inputs, journal, census, ask: as the module takes them.
     manager: "systemd" or "supervisord".
 
 Returns beside that:
@@ -230,7 +230,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
 
     _requires_connection = True
     _VALID_ARGS = frozenset(
-        {"manager", "stack", "services", "keep", "only", "inputs", "journal", "census"}
+        {"manager", "stack", "services", "keep", "only", "inputs", "journal", "census", "ask"}
     )
 
     def run(
@@ -256,6 +256,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
                     "inputs": args.get("inputs", []),
                     "journal": args.get("journal"),
                     "census": args["census"],
+                    "ask": args.get("ask"),
                     **rendered,
                 },
                 task_vars=task_vars,

@@ -5,7 +5,12 @@
 The module of the same name documents `state`, `place` and the result. What this action takes
 beside them:
 
+    For both `looked` and `present`:
+        code: archive of the project on the controller.
+        env_content: the environment file; `place.env_sum` is worked out here.
     For `looked`:
+        at_once: bool, make the release in the same module run where nothing but its code is
+            missing.
         build: dict, how the environment is built where it is missing:
             cache_dir: directory on the controller that keeps what was built.
             code: archive of the project on the controller.
@@ -15,8 +20,6 @@ beside them:
         An empty dict asks for a release that is on the host already.
     For `present`, without `place` and `keep`:
         look: the result of `looked`, which has these.
-        code: archive of the project on the controller.
-        env_content: the environment file.
 
 What `looked` returns beside what the module does:
 
@@ -33,6 +36,7 @@ wait and find the archive. So do other runs on the same controller.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import getpass
@@ -68,6 +72,8 @@ PINS = ROOT / "requirements" / "build.txt"
 URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|KEY", re.IGNORECASE)
 OUTPUT_SHOWN = 3000  # Characters of a failed build.
+# Bytes of a project's archive that are sent before it is known whether the host needs them.
+AT_ONCE_MAX = 1024 * 1024
 BUILD_SETTINGS = {
     "UV_SYSTEM_CERTS": "true",
     "UV_PYTHON_DOWNLOADS": "never",
@@ -213,12 +219,27 @@ def platform_here(python: str) -> str:
         return ""
 
 
+def difference(paths: list[str]) -> dict[str, str]:
+    """Return what --diff shows of paths that are made or removed."""
+    return {"before": "", "after": "".join(f"{one}\n" for one in paths), "after_header": "due"}
+
+
 class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
     """The action behind `release`."""
 
     _supports_check_mode = True
     _VALID_ARGS = frozenset(
-        {"state", "place", "packages", "keep", "build", "look", "code", "env_content"}
+        {
+            "state",
+            "place",
+            "packages",
+            "keep",
+            "build",
+            "look",
+            "code",
+            "env_content",
+            "at_once",
+        }
     )
 
     def run(
@@ -243,10 +264,17 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
 
     def look(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Ask what is there, and have the environment built if the host needs it."""
-        given = args.pop("build")
-        found = self.ask(args, variables)
+        given, code, env = args.pop("build"), args.pop("code"), args.pop("env_content")
+        args["place"] = {**args["place"], "env_sum": hashlib.sha256(env.encode()).hexdigest()}
+        at_once = args.pop("at_once", False) and Path(code).stat().st_size <= AT_ONCE_MAX
+        more = {}
+        if at_once and not self._task.check_mode:
+            content = base64.b64encode(Path(code).read_bytes()).decode()
+            more = {"at_once": True, "code_content": content, "env_content": env}
+        found = self.ask({**args, **more}, variables)
         if found.get("failed"):
             return found
+        found["diff"] = difference(found["made"])
         found.update(archive="", is_built=True, who=f"{getpass.getuser()}@{socket.gethostname()}")
         # What takes long to work out; `present` needs it again.
         found["asked"] = {"place": args["place"], "keep": args["keep"]}
@@ -274,8 +302,8 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
                 build_once(archive, python, given)
             except BuildError as error:
                 raise AnsibleActionFail(
-                    f"The environment could not be built on this machine; no host was touched. "
-                    f"Correct app_requirements or app_build_environment. {error}"
+                    f"The environment could not be built on this machine; nothing that runs was "
+                    f"touched. Correct app_requirements or app_build_environment. {error}"
                 ) from error
         found["is_built"] = archive.exists()
         return found
@@ -284,7 +312,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         """Ship what is missing, and have it put in its place."""
         look = args["look"]
         due = [str(one) for one in look["due"]]
-        diff = {"before": "", "after": "".join(f"{one}\n" for one in due), "after_header": "due"}
+        diff = difference(due)
         if not due or self._task.check_mode:
             return {"changed": bool(due), "diff": diff}
 

@@ -74,28 +74,44 @@ def holds(pid: int, inode: str, proc: Path = PROC) -> bool:
     return False
 
 
-def answer_of(address: str, path: str, find: Callable[[], Iterable[int]]) -> int:
+def expect_accepted(connection: socket.socket, find: Callable[[], Iterable[int]]) -> None:
+    """Wait until a connection on this machine is accepted.
+
+    Raises:
+        NoAnswerError: nobody does, or another process than those that `find` returns.
+    """
+    ends = connection.getpeername(), connection.getsockname()
+    deadline = time.monotonic() + ACCEPTANCE
+    while not (inode := inode_of(*ends)):
+        if time.monotonic() > deadline:
+            raise NoAnswerError("no process accepts connections")
+        time.sleep(0.02)
+    if not any(holds(pid, inode) for pid in find()):
+        raise NoAnswerError("only the former process accepts connections")
+
+
+def answer_of(
+    address: str,
+    path: str,
+    find: Callable[[], Iterable[int]] | None,
+    seconds: float = ANSWER,
+) -> int:
     """Return the status with which one of some processes answers a GET.
 
     Args:
         address: ADDRESS:PORT on this machine.
         path: what to ask for.
-        find: returns the processes.
+        find: returns the processes; None where any may answer.
+        seconds: for how long it may take to answer.
 
     Raises:
         NoAnswerError: another process has accepted, or nobody, or it does not answer.
     """
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER) as connection:
-            ends = connection.getpeername(), connection.getsockname()
-            deadline = time.monotonic() + ACCEPTANCE
-            while not (inode := inode_of(*ends)):
-                if time.monotonic() > deadline:
-                    raise NoAnswerError("no process accepts connections")
-                time.sleep(0.02)
-            if not any(holds(pid, inode) for pid in find()):
-                raise NoAnswerError("only the former process accepts connections")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds) as connection:
+            if find:
+                expect_accepted(connection, find)
             request = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
             connection.sendall(request.encode())
             with connection.makefile("rb") as said:
@@ -106,6 +122,28 @@ def answer_of(address: str, path: str, find: Callable[[], Iterable[int]]) -> int
     if len(words) < 2 or not words[1].isdigit():
         raise NoAnswerError("it closes the connection without an answer")
     return int(words[1])
+
+
+def answer_now(health: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return how a web server answers, whichever of its processes: `url`, `status`, `msg`.
+
+    One that was just restarted may have no connections of its own yet, so a wrong answer is not
+    the last one; one that does not answer (status -1, and `msg` says why) is not asked again.
+
+    Args:
+        health: as the module's option `units` has it.
+        seconds: for how long it may take to answer.
+    """
+    found: dict[str, Any] = {"url": f"http://{health['address']}{health['path']}"}
+    for attempt in range(TRIES):
+        time.sleep(PAUSE * bool(attempt))
+        try:
+            status = answer_of(health["address"], health["path"], None, seconds)
+        except NoAnswerError as error:
+            return {**found, "status": -1, "msg": str(error)}
+        if status in health["status"]:
+            break
+    return {**found, "status": status}
 
 
 class Health:

@@ -136,6 +136,23 @@ options:
         description: Seconds.
         type: int
         default: 0
+  ask:
+    description: Has the services asked whether they work, while the host is compared.
+    type: dict
+    suboptions:
+      seconds:
+        description: For how long a web server may take to answer. Units with C(health) are asked.
+        type: float
+        required: true
+      argv:
+        description: A command that asks others; empty for none.
+        type: list
+        elements: str
+        default: []
+      stdin:
+        description: What it reads.
+        type: str
+        default: ""
   directories:
     description:
       - Directories that must exist. A missing one is made, for root and the group C(adm), C(0750).
@@ -324,6 +341,14 @@ forgotten:
   returned: always
   type: list
   elements: str
+answers:
+  description: Unit without suffix to what it answered, as C(url), C(status) and C(msg).
+  returned: O(ask)
+  type: dict
+said:
+  description: What O(ask.argv) ended with, as C(rc), C(stdout) and C(stderr); null without it.
+  returned: O(ask)
+  type: dict
 census:
   description: What M(scheduler_census) returns; null without O(census).
   returned: always
@@ -337,6 +362,8 @@ switched:
 
 import grp
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -345,6 +372,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.process_cluster import Cluster
+from ansible.module_utils.process_health import answer_now
 from ansible.module_utils.process_inputs import Input, Switch, note
 from ansible.module_utils.process_plan import (
     MASK,
@@ -629,6 +657,36 @@ def noted(journal: dict[str, Any] | None, plan: Plan, switch: Switch) -> Iterato
             note(Path(journal["path"]), {**journal["entry"], **more})
 
 
+def begin(ask: dict[str, Any] | None) -> subprocess.Popen[str] | None:
+    """Start the command of `ask`, if there is one; it ends by itself."""
+    if not ask or not ask["argv"]:
+        return None
+    with tempfile.TemporaryFile("w+") as stdin:
+        stdin.write(ask["stdin"])
+        stdin.seek(0)
+        # By env, which is there: a program that is not becomes an answer.
+        return subprocess.Popen(  # noqa: S603
+            ["/usr/bin/env", *ask["argv"]],
+            stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+
+def heard(
+    ask: dict[str, Any], units: list[Unit], command: subprocess.Popen[str] | None
+) -> dict[str, Any]:
+    """Return `answers` and `said`, as the module's result has them; wait for the command."""
+    found: dict[str, Any] = {"said": None}
+    found["answers"] = {
+        Path(unit.name).stem: answer_now(unit.health, ask["seconds"])
+        for unit in units
+        if unit.health
+    }
+    if command:
+        stdout, stderr = command.communicate()
+        found["said"] = {"rc": command.returncode, "stdout": stdout, "stderr": stderr}
+    return found
+
+
 def main() -> None:
     """Run the module."""
     input_spec = {
@@ -649,6 +707,11 @@ def main() -> None:
         "address": {"type": "str", "required": True},
         "path": {"type": "str", "required": True},
         "status": {"type": "list", "elements": "int", "required": True},
+    }
+    ask_spec = {
+        "seconds": {"type": "float", "required": True},
+        "argv": {"type": "list", "elements": "str", "default": []},
+        "stdin": {"type": "str", "default": ""},
     }
     unit_spec = {
         "name": {"type": "str", "required": True},
@@ -683,6 +746,7 @@ def main() -> None:
             "inputs": {"type": "list", "elements": "dict", "default": [], "options": input_spec},
             "journal": {"type": "dict", "options": journal_spec},
             "census": {"type": "dict", "options": OPTIONS},
+            "ask": {"type": "dict", "options": ask_spec},
         },
         supports_check_mode=True,
     )
@@ -700,6 +764,7 @@ def main() -> None:
     if unowned:
         module.fail_json(msg=f"These files do not carry the line '# stack: {stack}': {unowned}")
 
+    command = begin(given["ask"])
     try:
         former = {path: text for one in managers for path, text in one.files().items()}
         if given["only"]:
@@ -750,6 +815,7 @@ def main() -> None:
         forgotten=plan.forget,
         switched=plan.switch,
         census=census(module, stack, given["census"]) if given["census"] else None,
+        **(heard(given["ask"], units, command) if given["ask"] else {}),
         diff=[
             {
                 "before_header": path,

@@ -23,7 +23,8 @@ description:
 options:
   state:
     description:
-      - With V(looked) says what is there and what V(present) would do; changes nothing.
+      - With V(looked) says what is there and what V(present) would do; changes nothing, unless
+        O(at_once) lets it.
       - With V(present) makes the release, its directories and the next environment file, and
         removes the releases and environments that nobody needs.
       - With V(listed) says which releases there are, and what the journal says; changes nothing.
@@ -88,14 +89,23 @@ options:
     type: list
     elements: str
     default: []
+  at_once:
+    description:
+      - For V(looked), does what V(present) would in the same run, if that needs no environment, no
+        package and no user that is missing, and no other code than O(code_content).
+    type: bool
+    default: false
   code:
-    description: For V(present), archive of the project on the host.
+    description: Archive of the project on the host.
     type: path
+  code_content:
+    description: The same archive itself, in base64.
+    type: str
   environment:
-    description: For V(present), archive of the environment on the host.
+    description: Archive of the environment on the host.
     type: path
   env_content:
-    description: For V(present), the environment file.
+    description: The environment file.
     type: str
   keep:
     description: How many releases stay, the one that is asked for and the current one included.
@@ -135,8 +145,13 @@ env_changes:
   returned: looked
   type: bool
 due:
-  description: The paths that V(present) would make or remove.
+  description: The paths that V(present) would make or remove. Empty after O(at_once) has.
   returned: looked
+  type: list
+  elements: str
+made:
+  description: The paths that were made or removed.
+  returned: looked, present
   type: list
   elements: str
 has_user:
@@ -180,7 +195,9 @@ journal:
   elements: dict
 """
 
+import base64
 import compileall
+import contextlib
 import fnmatch
 import grp
 import hashlib
@@ -191,8 +208,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -621,22 +639,46 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             "journal": journal[-JOURNAL_SHOWN:],
         }
     found = look(place)
-    doomed = to_prune(home, given["keep"], time.time(), place["release"])
-    found["due"] += [str(one) for one in doomed]
+    found["due"] += [str(one) for one in doomed(given)]
+    can = state == "present"
     if state == "looked":
-        return {
-            "changed": False,
-            **found,
-            "missing_packages": missing_packages(given["packages"]),
-        }
-    if found["due"] and not module.check_mode:
-        prepare(place, found, given["code"], given["environment"], given["env_content"] or "")
+        found["missing_packages"] = missing_packages(given["packages"])
+        can = given["at_once"] and lacks_nothing(found, given)
+    made = found["due"] if can else []
+    if made and not module.check_mode:
+        with shipped(given) as code:
+            prepare(place, found, code, given["environment"], given["env_content"] or "")
         try:
-            prune(to_prune(home, given["keep"], time.time(), place["release"]))
+            prune(doomed(given))
         except OSError as error:
             # The next run removes it: no deployment fails for that.
             module.warn(f"What nobody needs could not be removed: {error}")
-    return {"changed": bool(found["due"]), **found}
+        found["due"] = []
+    return {"changed": bool(made), **found, "made": made}
+
+
+def doomed(given: dict[str, Any]) -> list[Path]:
+    """Return what can be removed now; takes the module's arguments."""
+    place = given["place"]
+    return to_prune(Path(place["home"]), given["keep"], time.time(), place["release"])
+
+
+def lacks_nothing(found: dict[str, Any], given: dict[str, Any]) -> bool:
+    """Say whether what is due can be made from what is here and in the module's arguments."""
+    has_code = found["has_release"] or (found["has_environment"] and given["code_content"])
+    return bool(has_code and found["has_user"] and not found["missing_packages"])
+
+
+@contextlib.contextmanager
+def shipped(given: dict[str, Any]) -> Iterator[str | None]:
+    """Give the path of the project's archive, if there is one."""
+    if not given["code_content"]:
+        yield given["code"]
+        return
+    with tempfile.NamedTemporaryFile(suffix=".tar.gz") as file:
+        file.write(base64.b64decode(given["code_content"]))
+        file.flush()
+        yield file.name
 
 
 def main() -> None:
@@ -668,7 +710,9 @@ def main() -> None:
                 },
             },
             "packages": strings,
+            "at_once": {"type": "bool", "default": False},
             "code": {"type": "path"},
+            "code_content": {"type": "str"},
             "environment": {"type": "path"},
             "env_content": {"type": "str", "no_log": True},
             "keep": {"type": "int", "default": 5},

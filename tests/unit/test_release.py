@@ -1,5 +1,6 @@
 """A release is whole or not there, whatever happened before; pruning keeps what is used."""
 
+import base64
 import getpass
 import grp
 import io
@@ -327,11 +328,14 @@ def test_the_release_that_comes_is_one_of_those_that_stay(tmp_path: Path) -> Non
     assert [one.name for one in release.to_prune(tmp_path, 2, 2000.0, "a")] == ["b", "v-b"]
 
 
-def ask(stack: Stack, state: str, warn: Any = None) -> dict[str, Any]:
+def ask(
+    stack: Stack, state: str, warn: Any = None, check: bool = False, **more: Any
+) -> dict[str, Any]:
     """Run the module with two releases to keep."""
     params = {"state": state, "place": stack.place, "keep": 2, "packages": []}
     params |= {"code": stack.code, "environment": stack.environment, "env_content": ENV}
-    module = SimpleNamespace(params=params, check_mode=False, warn=warn)
+    params |= {"at_once": False, "code_content": None, **more}
+    module = SimpleNamespace(params=params, check_mode=check, warn=warn)
     found: dict[str, Any] = release.run(module)
     return found
 
@@ -353,6 +357,52 @@ def test_what_nobody_needs_goes_when_a_release_comes(stack: Stack) -> None:
     ]
     assert ask(stack, "present")["changed"]
     assert not (stack.home / "releases/d").exists()
+
+
+def at_once(stack: Stack, **more: Any) -> dict[str, Any]:
+    """Look at a host, with the code at hand in case that nothing else is missing."""
+    code = base64.b64encode(Path(stack.code).read_bytes()).decode()
+    asked = {"at_once": True, "code": None, "environment": None, "code_content": code}
+    return ask(stack, "looked", **asked, **more)
+
+
+def test_new_code_alone_is_brought_at_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "has_user", lambda name: True)
+    lacks_environment = at_once(stack)
+    assert not lacks_environment["changed"]
+    assert str(stack.venv) in lacks_environment["due"]
+    assert not stack.home.exists()
+
+    stack.prepare()
+    stack.place["release"] = "r2"
+    stack.release = stack.home / "releases/r2"
+    for looked in (
+        at_once(stack, check=True),
+        at_once(stack, packages=["no-such-package"]),
+        ask(stack, "looked", at_once=True),  # Its code is too large to come along.
+    ):
+        assert str(stack.release) in looked["due"]
+        assert not stack.release.exists()
+
+    brought = at_once(stack)
+    assert brought["changed"]
+    assert str(stack.release) in brought["made"]
+    assert brought["due"] == []
+    assert not brought["has_release"], "What was there before decides what is done next."
+    assert (stack.release / ".release").read_text() == "r2"
+    again = at_once(stack)
+    assert not again["changed"]
+    assert again["made"] == []
+
+
+def test_without_its_user_a_host_gets_no_code(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.prepare()
+    stack.place["release"] = "r2"
+    monkeypatch.setattr(release, "has_user", lambda name: False)
+    assert str(stack.home / "releases/r2") in at_once(stack)["due"]
+    assert not (stack.home / "releases/r2").exists()
 
 
 def test_a_release_does_not_fail_for_what_cannot_be_removed(
