@@ -18,7 +18,8 @@ The module of the same name documents the result. What this action takes:
 Returns beside that:
 
     intended: `services`, names of units and programs; `masked` and `held`, those of systemd that
-        must not be able to run here, and that a cluster starts and stops.
+        must not be able to run here, and that a cluster starts and stops; `memory`, that of
+        `services`.
 """
 
 from __future__ import annotations
@@ -266,6 +267,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
             "services": [unit["name"] for unit in rendered["units"]],
             "masked": rendered["masked"],
             "held": [unit["name"] for unit in rendered["units"] if unit.get("held")],
+            "memory": args["services"]["memory"],
         }
         return result
 

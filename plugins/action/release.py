@@ -284,7 +284,8 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
             known = ", ".join(one["id"] for one in found["releases"]) or "none"
             raise AnsibleActionFail(
                 f"{variables.get('inventory_hostname')} does not have the release "
-                f"{args['place']['release']}; choose one of those that it has: {known}."
+                f"{args['place']['release']}, only {known}: choose another one with "
+                f"-e release=ID, or deploy it with playbooks/release.yml. Nothing was changed."
             )
         if found["has_environment"]:
             return found

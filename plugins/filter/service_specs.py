@@ -66,6 +66,7 @@ _value:
     - C(services) is the list of specs of this host, the scheduler last.
     - C(absent) names the schedulers that must not be able to run here.
     - C(forget) holds patterns of the files that these left.
+    - C(memory) says how much the services may use, in bytes.
   type: dict
 """
 
@@ -502,7 +503,8 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `services`: the host's specs, the scheduler last; `absent`: names of schedulers that must
         not be able to run here; `forget`: patterns of the files that these left. A beat that comes
-        back to a host would send at once all that has been due since it left.
+        back to a host would send at once all that has been due since it left. `memory`: see
+        `memory_needs`.
 
     Raises:
         AnsibleFilterError: a choice is missing or unknown.
@@ -522,6 +524,7 @@ def service_specs(choices: dict[str, Any]) -> dict[str, Any]:
         "services": services,
         "absent": [name for name in SCHEDULERS if name not in here],
         "forget": forget,
+        "memory": memory_needs(services),
     }
 
 
@@ -556,6 +559,5 @@ class FilterModule:
             "service_specs": service_specs,
             "census_options": census_options,
             "worker_nodes": worker_nodes,
-            "memory_needs": memory_needs,
             "split_command": words,
         }

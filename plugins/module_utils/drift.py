@@ -13,6 +13,8 @@ A spec has, each of them optional:
     held: names of units that something else than systemd starts and stops.
     packages: names of Debian packages.
     marked: name of a stack: all files of its units and programs, these units and these programs.
+    memory: what its services may use, as the filter `service_specs` returns it; kept for the next
+        run, which has to know it before it changes anything.
 
 Runs on managed hosts: Python 3.9 or newer, standard library only.
 """

@@ -80,6 +80,11 @@ drift:
   returned: O(state=look)
   type: dict
   sample: {"redis": ["file /etc/redis/redis.conf: mode 0644, was 0640"]}
+memory:
+  description: What the services that run may use, as it was recorded; empty if it was not.
+  returned: O(state=look)
+  type: dict
+  sample: {"once": 1073741824, "beside": 536870912, "choice": "celery_worker_handover"}
 unrecorded:
   description: Role to the reasons for which it could not be recorded; its next run is a full one.
   returned: O(state=record)
@@ -157,6 +162,15 @@ def look(records: Records, host: Host, roles: dict[str, Any], *, full: bool) -> 
     return {role: found[role] for role in roles if found[role]}
 
 
+def memory_of_services(records: Records) -> dict[str, Any]:
+    """Return what the role that runs the services has recorded of their memory."""
+    try:
+        memory: dict[str, Any] = records.read("process_manager")["spec"].get("memory", {})
+    except RecordError:
+        return {}
+    return memory
+
+
 def record(records: Records, host: Host, roles: dict[str, Any], *, write: bool) -> dict[str, Any]:
     """Record roles as they are; return role -> why it could not be, without those that were."""
     states = host.states([one["spec"] for one in roles.values()])
@@ -195,6 +209,7 @@ def main() -> None:
             )
         else:
             answer["drift"] = look(records, host, given["roles"], full=given["full"])
+            answer["memory"] = memory_of_services(records)
             if given["begin"] and answer["drift"] and not module.check_mode:
                 records.begin(answer["drift"])
     except OSError as error:

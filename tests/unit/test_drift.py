@@ -247,6 +247,15 @@ def test_a_role_is_as_it_was_recorded(records: Any, recorded: dict[str, Any]) ->
     assert [path.stat().st_mode & 0o777 for path in records.directory.iterdir()] == [0o600]
 
 
+def test_the_memory_of_the_services_is_remembered(records: Any, file: Path) -> None:
+    assert module.memory_of_services(records) == {}
+    needs = {"once": 3, "beside": 2, "choice": "celery_worker_handover"}
+    spec = {"paths": [str(file)], "memory": needs}
+    given = {"process_manager": {"inputs": {}, "release": "", "spec": spec}}
+    assert module.record(records, Host(), given, write=True) == {}
+    assert module.memory_of_services(records) == needs
+
+
 def test_a_full_run_can_be_asked_for(records: Any, recorded: dict[str, Any]) -> None:
     assert look(records, recorded, full=True) == {"redis": ["a full run was asked for"]}
 

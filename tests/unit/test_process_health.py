@@ -133,6 +133,24 @@ REMOTE = "0100007F:D431"
 MAPPED = "0000000000000000FFFF0000"
 
 
+def test_whoever_answers_counts_when_nobody_is_meant(
+    start: Callable[[int], int], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "PAUSE", 0)
+    start(503)
+    asked = {"address": address, "path": "/up", "status": [200, 503]}
+    assert health.answer_now(asked, 5) == {"url": f"http://{address}/up", "status": 503}
+    assert health.answer_now({**asked, "status": [200]}, 5)["status"] == 503
+
+
+def test_one_that_does_not_answer_says_why(listener: socket.socket, address: str) -> None:
+    begin = time.monotonic()
+    found = health.answer_now({"address": address, "path": "/", "status": [200]}, 0.3)
+    assert found["status"] == -1
+    assert "it does not answer" in found["msg"]
+    assert time.monotonic() - begin < 5, "It is not asked again."
+
+
 @pytest.mark.parametrize(
     ("table", "line", "found"),
     [

@@ -716,3 +716,43 @@ def test_another_stacks_cluster_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     plan = plans.make_plan(stack="shop", wanted={}, present=present, units=[], states={}, masked=[])
     assert present
     assert not plan.changes()
+
+
+def ask(*argv: str, stdin: str = "") -> dict[str, Any]:
+    return {"seconds": 1.0, "argv": list(argv), "stdin": stdin}
+
+
+def test_a_question_is_asked_beside_the_work() -> None:
+    question = ask("sh", "-c", "cat; echo asked >&2; sleep 0.3; exit 3", stdin="told")
+    begin = time.monotonic()
+    command = process_set.begin(question)
+    assert time.monotonic() - begin < 0.3
+    found = process_set.heard(question, [], command)
+    assert found == {"answers": {}, "said": {"rc": 3, "stdout": "told", "stderr": "asked\n"}}
+
+
+def test_without_a_question_nothing_is_said() -> None:
+    assert process_set.begin(None) is None
+    assert process_set.begin(ask()) is None
+    assert process_set.heard(ask(), [], None) == {"answers": {}, "said": None}
+
+
+def test_a_program_that_is_not_there_is_an_answer() -> None:
+    question = ask("/nowhere/shop-shell")
+    said = process_set.heard(question, [], process_set.begin(question))["said"]
+    assert said["rc"] == 127
+    assert "/nowhere/shop-shell" in said["stderr"]
+
+
+def test_a_unit_with_health_is_asked(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(health: dict[str, Any], seconds: float) -> dict[str, Any]:
+        asked.append((health["path"], seconds))
+        return {"status": 200}
+
+    monkeypatch.setattr(process_set, "answer_now", answer)
+    health = {"address": "127.0.0.1:8000", "path": "/up", "status": [200]}
+    units = [host.unit("shop-web.service", health=health), host.unit()]
+    assert process_set.heard(ask(), units, None)["answers"] == {"shop-web": {"status": 200}}
+    assert asked == [("/up", 1.0)]

@@ -357,6 +357,45 @@ def test_the_choice_that_saves_memory_is_that_of_the_queue() -> None:
     assert specs.memory_needs(list(huey("workers").values()))["choice"] == "huey_worker_handover"
 
 
+class Untemplated(dict[str, Any]):
+    """Choices of which those alone may be read that decide which services there are."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in {
+            "groups", "host", "scheduler_hosts", "engine", "task_queue", "celery_worker_pools",
+            "celery_events_camera",
+        }:  # fmt: skip
+            raise AssertionError(f"{name} costs time to template")
+        return super().__getitem__(name)
+
+
+CAMERA = {"celery_events_camera": "shop.Camera"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "more"),
+    [
+        (["web", "workers", "scheduler", "flower"], {}),
+        (["web", "workers", "scheduler", "flower"], CAMERA),
+        (["workers", "scheduler"], {"task_queue": "huey"}),
+        (["web", "workers", "scheduler"], {"task_queue": "none"}),
+        (["workers"], {"celery_worker_pools": [{"name": "slow", "queues": ["slow"]}]}),
+        ([], {}),
+    ],
+)
+def test_a_census_asks_for_every_service_that_is_or_must_not_be(
+    groups: list[str], more: dict[str, Any]
+) -> None:
+    given = choices(*groups, **more)
+    found = specs.census_options(Untemplated(given), "shop-")
+    whole = specs.service_specs(given)
+    names = [one["name"] for one in whole["services"]] + whole["absent"]
+    assert sorted(found["names"]) == sorted(f"shop-{name}" for name in names)
+    schedulers = [one["name"] for one in whole["services"] if one["scheduler"]] + whole["absent"]
+    assert sorted(found["programs"]) == sorted(f"shop-{name}" for name in schedulers)
+    assert found["units"] == [f"{name}.service" for name in found["programs"]]
+
+
 def test_beat_is_the_scheduler_and_comes_last() -> None:
     names = services("web", "workers", "scheduler", "flower")
     assert [one["name"] for one in names.values() if one["scheduler"]] == ["celery-beat"]
