@@ -27,7 +27,9 @@ What `looked` returns beside what the module does:
     is_built: whether that archive is there. It is not in check mode, and not where the hosts'
         platform is not the controller's: then one of the hosts has to build it.
     scratch: path on the controller for that host to send the archive to; no other run's.
-    who: user@host of the controller.
+    inputs, entry: what the module process_set takes to switch to the release: `inputs`, and the
+        `entry` of its journal.
+    manages: `paths` and `packages`, as the module drift records them.
     asked: `place` and `keep`, as they were given.
 
 An environment is built under a lock: the host that comes first builds, all others of its platform
@@ -72,6 +74,8 @@ PINS = ROOT / "requirements" / "build.txt"
 URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|KEY", re.IGNORECASE)
 OUTPUT_SHOWN = 3000  # Characters of a failed build.
+# What of the current release is looked at by the next run: the link, and what tells which it is.
+LINKED = ("", "/.release", "/.venv")
 # Bytes of a project's archive that are sent before it is known whether the host needs them.
 AT_ONCE_MAX = 1024 * 1024
 BUILD_SETTINGS = {
@@ -224,6 +228,35 @@ def difference(paths: list[str]) -> dict[str, str]:
     return {"before": "", "after": "".join(f"{one}\n" for one in paths), "after_header": "due"}
 
 
+def handed_over(place: Mapping[str, Any], is_new: bool) -> dict[str, Any]:
+    """Return what the roles that follow need to know of a release; see the head of this file.
+
+    Args:
+        place: as the module takes it.
+        is_new: the release comes from the controller; else the host goes back to it.
+    """
+    home, env_file = place["home"], place["env_file"]
+    current = f"{home}/current"
+    release = place["release"]
+    paths = [*place["files"], *place["directories"], str(Path(env_file).parent)]
+    return {
+        "inputs": [
+            {"path": current, "link": f"{home}/releases/{release}"},
+            {"path": env_file, "next": f"{env_file}.next"},
+        ],
+        "entry": {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "who": f"{getpass.getuser()}@{socket.gethostname()}",
+            "action": "release" if is_new else "rollback",
+            "release": release,
+        },
+        "manages": {
+            "paths": list(dict.fromkeys([*paths, *(f"{current}{one}" for one in LINKED)])),
+            "packages": ["python3"] if place["python"] == "/usr/bin/python3" else [],
+        },
+    }
+
+
 class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
     """The action behind `release`."""
 
@@ -275,7 +308,8 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         if found.get("failed"):
             return found
         found["diff"] = difference(found["made"])
-        found.update(archive="", is_built=True, who=f"{getpass.getuser()}@{socket.gethostname()}")
+        found.update(archive="", is_built=True, **handed_over(args["place"], bool(given)))
+        found["manages"]["packages"] += args["packages"]
         # What takes long to work out; `present` needs it again.
         found["asked"] = {"place": args["place"], "keep": args["keep"]}
         if found["has_release"]:
