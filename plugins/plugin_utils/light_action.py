@@ -106,7 +106,10 @@ class LightAction(ActionBase):  # type: ignore[misc]  # ansible has no types
     ) -> tuple[_BuiltModule, str]:
         """Return what Ansible shall run on the host, as ActionBase does."""
         path = PLUGINS / "modules" / f"{module_name}.py"
-        python = str(constants.config.get_config_value("INTERPRETER_PYTHON", variables=task_vars))
+        delegated = task_vars.get("ansible_delegated_vars", {}).get(self._task.delegate_to)
+        variables = delegated or task_vars
+        python = str(constants.config.get_config_value("INTERPRETER_PYTHON", variables=variables))
+        # One that has yet to be found, or a template, is Ansible's to work out.
         if not path.exists() or not python.startswith("/"):
             wrapped: tuple[_BuiltModule, str] = super()._configure_module(
                 module_name, module_args, task_vars
