@@ -71,6 +71,10 @@ class Project:
         return "-e", json.dumps({"app_source": {"path": str(self.path)}})
 
 
+# The play has hosts.
+AT_ONCE = re.compile(r"PLAY \[Go back on every host at once\] \*+\n\nTASK")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(tmp_path_factory.mktemp("release") / "project")
@@ -243,12 +247,17 @@ def test_the_way_back_takes_one_command(fleet: Fleet, page: Page, project: Proje
     assert result.returncode == 0, result.stdout
     assert requests.failed == []
     assert set(releases(fleet).values()) == {here}
+    assert AT_ONCE.search(result.stdout), "One host waits for another."
     assert journal(fleet, WEB[1])[-1]["action"] == "rollback"
     assert page.json("/healthz")["version"] == "two and a half"
 
+    # A scheduler that is missing comes last.
+    fleet[names("scheduler")[0]].check_output(f"systemctl stop {PERIODIC}")
     result = fleet.playbook("rollback", "-e", f"release={there}")
     assert result.returncode == 0, result.stdout
     assert set(releases(fleet).values()) == {there}
+    assert not AT_ONCE.search(result.stdout)
+    assert "Exactly one scheduler runs" in result.stdout
     result = fleet.playbook("rollback", "-e", "release=0123456789ab")
     assert result.returncode != 0
     assert "0123456789ab" in result.stdout
