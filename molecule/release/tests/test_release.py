@@ -310,7 +310,7 @@ def begun(project: Project) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize(
     ("version", "point"),
     [
-        ("four", "Prepare the release"),
+        ("four", "bring new code"),
         ("five", "Run the steps of the release"),
         ("six", "Reconcile the services"),
     ],
