@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -177,3 +178,31 @@ def test_a_command_that_is_not_there_fails_the_module(
 ) -> None:
     body = 'AnsibleModule(argument_spec={}).run_command(["/nowhere"])'
     assert "/nowhere cannot be run" in trial(tmp_path, monkeypatch, body)[1]["msg"]
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, delegate: str | None, **variables: Any) -> Any:
+    """Return what an action of this kind would have Ansible run."""
+    ansibles = (SimpleNamespace(shebang="Ansible's"), "")
+    monkeypatch.setattr(action.ActionBase, "_configure_module", lambda *_: ansibles)
+    some_action = type("SomeAction", (action.LightAction,), {"run": None})
+    one = some_action.__new__(some_action)
+    one._task = SimpleNamespace(delegate_to=delegate)
+    return one._configure_module("release", {}, variables)[0]
+
+
+@pytest.mark.parametrize(
+    ("python", "shebang"),
+    [
+        ("/opt/python3", "#!/opt/python3"),
+        ("auto", "Ansible's"),
+        ("{{ ansible_playbook_python }}", "Ansible's"),
+    ],
+)
+def test_the_interpreter_is_the_hosts_or_ansibles_to_find(
+    python: str, shebang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"ansible_python_interpreter": python}
+    assert configure(monkeypatch, None, **chosen).shebang == shebang
+    other = {"ansible_python_interpreter": "/usr/bin/other"}
+    delegated = {"ansible_delegated_vars": {"worker1": chosen}}
+    assert configure(monkeypatch, "worker1", **other, **delegated).shebang == shebang
