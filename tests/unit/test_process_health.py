@@ -143,6 +143,21 @@ def test_whoever_answers_counts_when_nobody_is_meant(
     assert health.answer_now({**asked, "status": [200]}, 5)["status"] == 503
 
 
+@pytest.mark.parametrize(
+    ("answers", "status", "times"),
+    [([503, 503, 200], 200, 3), ([503] * 9, 503, 5), ([200], 200, 1)],
+)
+def test_a_wrong_answer_is_not_the_last_one(
+    answers: list[int], status: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(answers)
+    asked = []
+    monkeypatch.setattr(health, "PAUSE", 0)
+    monkeypatch.setattr(health, "answer_of", lambda *args: asked.append(args) or next(left))
+    found = health.answer_now({"address": "127.0.0.1:1", "path": "/", "status": [200]}, 5)
+    assert (found["status"], len(asked)) == (status, times)
+
+
 def test_one_that_does_not_answer_says_why(listener: socket.socket, address: str) -> None:
     begin = time.monotonic()
     found = health.answer_now({"address": address, "path": "/", "status": [200]}, 0.3)
