@@ -49,14 +49,10 @@ def _converted(value: Any, spec: Mapping[str, Any]) -> Any:
     if kind == "dict":
         return parameters(value, spec["options"]) if "options" in spec else dict(value)
     if kind == "list":
-        element = {"type": spec.get("elements", "raw"), **_options(spec)}
+        element = {**spec, "type": spec.get("elements", "raw")}
         return [_converted(one, element) for one in value]
     convert = TYPES.get(kind)
     return convert(value) if convert else value
-
-
-def _options(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {"options": spec["options"]} if "options" in spec else {}
 
 
 def parameters(given: Mapping[str, Any], specs: Mapping[str, Any]) -> dict[str, Any]:
