@@ -47,7 +47,9 @@ def test_celery_to_huey(fleet: Fleet, page: Page, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout
     assert changed(again.stdout) == []
     for host in fleet.hosts:
-        assert fleet[host].run("pgrep -af '[b]in/celery'").stdout == ""
+        # The tests' own measurement of the machine's pace starts a celery, too.
+        found = fleet[host].run("pgrep -af '[b]in/celery' | grep -v ' report$'").stdout
+        assert found == "", host
     running = [h for h in SCHEDULERS if fleet.service("huey-periodic", h).is_running]
     assert running == [holder(fleet)]
 
