@@ -27,15 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import ansible.plugins
-import yaml
 from ansible.errors import AnsibleError
-from ansible.plugins.loader import filter_loader, test_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # Ansible finds no such helpers of a project's by itself.
 ansible.plugins.__path__.append(str(ROOT / "plugins"))
 from ansible.plugins.plugin_utils.light_action import LightAction, packed  # noqa: E402
+from ansible.plugins.plugin_utils.role_specs import role_specs  # noqa: E402
 
 # All that a role's work is made of.
 BUNDLE = ("roles", "plugins", "templates", "playbooks", "requirements", "site.yml", "ansible.cfg")
@@ -60,24 +59,16 @@ def bundle_digest(root: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def public_variables(root: Path) -> frozenset[str]:
-    """Return the names of all variables that an inventory may set."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    specs = [
-        spec
-        for path in root.glob("roles/*/meta/argument_specs.yml")
-        for spec in yaml.load(path.read_text(), loader)["argument_specs"].values()  # noqa: S506
-    ]
-    return frozenset(name for spec in specs for name in spec.get("options", {})) - COMMANDS
+def public_variables(specs: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of all variables that an inventory may set; `specs` as role_specs has them."""
+    entry_points = [spec for role in specs.values() for spec in role.values()]
+    return frozenset(name for spec in entry_points for name in spec.get("options", {})) - COMMANDS
 
 
-# Once for a run: Ansible loads this file before it starts a process for each host. What templates
-# use is loaded here too, or each of these processes would spend a tenth of a second on that.
-for _loader in (filter_loader, test_loader):
-    list(_loader.all())
+# Once for a run: Ansible loads this file before it starts a process for each host.
 packed("drift")
 BUNDLE_DIGEST = bundle_digest(ROOT)
-PUBLIC = public_variables(ROOT)
+PUBLIC = public_variables(role_specs())
 
 
 def plain(value: Any) -> Any:

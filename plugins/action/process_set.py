@@ -19,7 +19,8 @@ Returns beside that:
 
     intended: `services`, names of units and programs; `masked` and `held`, those of systemd that
         must not be able to run here, and that a cluster starts and stops; `memory`, that of
-        `services`.
+        `services`; `prefix`, that of their names; `schedulers`, names of those that the census
+        looks for; `log`, where the log of a service is, with "{}" for its name.
 """
 
 from __future__ import annotations
@@ -224,6 +225,8 @@ def render_supervisord(
 
 
 RENDERERS = {"systemd": render_systemd, "supervisord": render_supervisord}
+# Where a service's log is; the directory is put in.
+LOGS = {"systemd": "`journalctl -u '{{}}'`", "supervisord": "{}/{{}}.log"}
 
 
 class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
@@ -268,6 +271,9 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
             "masked": rendered["masked"],
             "held": [unit["name"] for unit in rendered["units"] if unit.get("held")],
             "memory": args["services"]["memory"],
+            "prefix": args["stack"]["prefix"],
+            "schedulers": args["census"]["programs"],
+            "log": LOGS[manager].format(args["stack"]["log_dir"]),
         }
         return result
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ansible.module_utils
-import yaml
+import ansible.plugins
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 from ansible.template import Templar, trust_as_template
@@ -68,7 +68,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Ansible puts a project's module_utils before modules only, not before filters.
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+ansible.plugins.__path__.append(str(ROOT / "plugins"))
 from ansible.module_utils.scheduler_processes import scheduler_kind  # noqa: E402
+from ansible.plugins.plugin_utils.role_specs import role_specs  # noqa: E402
 
 Option = Mapping[str, Any]
 GROUPS = ("brokers", "database", "lock", "web", "workers", "scheduler", "flower")
@@ -1253,27 +1255,12 @@ def fleet_problems(
     ]
 
 
-def role_specs(roles: str) -> dict[str, Any]:
-    """Return role -> entry point -> argument spec of all roles in a directory.
-
-    Args:
-        roles: the directory that holds the roles, on the controller.
-
-    Raises:
-        OSError: a spec cannot be read.
-        yaml.YAMLError: a spec is not YAML.
-    """
-    # Ten times as fast, where PyYAML was built with it.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return {
-        path.parent.parent.name: yaml.load(path.read_text(), loader)["argument_specs"]  # noqa: S506
-        for path in sorted(Path(roles).glob("*/meta/argument_specs.yml"))
-    }
-
-
 class FilterModule:
     """Tells Ansible the filters' names."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return filter name -> function."""
-        return {"fleet_problems": fleet_problems, "role_specs": role_specs}
+        return {
+            "fleet_problems": fleet_problems,
+            "role_specs": lambda roles: role_specs(Path(roles)),
+        }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -772,6 +772,31 @@ def _short(unit: str) -> str:
     return unit.removesuffix(".service")
 
 
+def latest_censuses(
+    hostvars: Mapping[str, Mapping[str, Any]],
+    hosts: Iterable[str],
+    outside: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Census]:
+    """Return host -> what its latest census said, of those that this run has registered.
+
+    A host that was not asked has nothing, one that did not answer no `schedulers`.
+
+    Args:
+        hostvars: host -> its variables.
+        hosts: those of the inventory.
+        outside: results of roles/verify/tasks/outside.yml.
+    """
+    found: dict[str, Census] = {}
+    for host in hosts:
+        known = hostvars[host]
+        # In a move alone, behind the others; by the reconcile or by verify; by the first look.
+        counted, reconciled = known.get("__verify_counted"), known.get("__process_manager_result")
+        if counted is None and reconciled is not None:
+            counted = reconciled.get("census") or reconciled
+        found[host] = counted or known.get("__verify_census") or {}
+    return found | {one["__verify_host"]: one for one in outside}
+
+
 class FilterModule:
     """The filters, for Ansible."""
 
@@ -782,4 +807,5 @@ class FilterModule:
             "scheduler_warnings": scheduler_warnings,
             "scheduler_roles": scheduler_roles,
             "left_behind": left_behind,
+            "latest_censuses": latest_censuses,
         }

@@ -21,9 +21,10 @@ options:
   _input:
     description:
       - Host to its probes. Each is a mapping with C(set) (a check-mode result of
-        M(process_set)), C(web) and C(flower) (results of M(ansible.builtin.uri)), C(ping) (of
+        M(process_set)), C(web) and C(flower) (of its C(answers)), C(ping) (of
         C(roles/verify/files/ask_broker.py)) and C(huey) (of a round trip through Huey). A probe
-        that was not made is missing or was skipped.
+        that was not made is missing, empty or was skipped. The filter C(service_probes) makes the
+        first three of such results.
       - Beside them, C(log) says where a service's log is, with C({}) for its name, C(prefix) is
         what the names of the stack's services begin with, and C(schedulers) lists the names of
         those of which P(scheduler_verdict#filter) tells whether they run.
@@ -59,6 +60,26 @@ class Answers(NamedTuple):
     nodes: list[str]
     live: list[str] | str | None
     error: str = ""
+
+
+def service_probes(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return host -> its probes, as `service_verdict` reads them.
+
+    Args:
+        results: host -> a check-mode result of process_set; without a census the host has said
+            nothing.
+    """
+    probes = {}
+    for host, result in results.items():
+        if not result.get("census"):
+            continue
+        intended = result["intended"]
+        answers = {
+            name: result["answers"].get(f"{intended['prefix']}{name}") for name in ("web", "flower")
+        }
+        told = {key: intended[key] for key in ("memory", "prefix", "schedulers", "log")}
+        probes[host] = {"set": result, **answers, **told}
+    return probes
 
 
 def made(probe: Any) -> bool:
@@ -275,6 +296,7 @@ class FilterModule:
         """Return the filters of this file."""
         return {
             "service_verdict": service_verdict,
+            "service_probes": service_probes,
             "foreign_services": foreign_services,
             "release_problems": release_problems,
             "memory_warnings": memory_warnings,

@@ -125,7 +125,7 @@ def answer_of(
 
 
 def answer_now(health: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return how a web server answers, whichever of its processes: `url`, `status`, `msg`.
+    """Return how a web server answers, whichever of its processes: `url`, `status`, `msg`, `wanted`.
 
     One that was just restarted may have no connections of its own yet, so a wrong answer is not
     the last one; one that does not answer (status -1, and `msg` says why) is not asked again.
@@ -134,7 +134,8 @@ def answer_now(health: dict[str, Any], seconds: float) -> dict[str, Any]:
         health: as the module's option `units` has it.
         seconds: for how long it may take to answer.
     """
-    found: dict[str, Any] = {"url": f"http://{health['address']}{health['path']}"}
+    url = f"http://{health['address']}{health['path']}"
+    found: dict[str, Any] = {"url": url, "wanted": health["status"]}
     for attempt in range(TRIES):
         time.sleep(PAUSE * bool(attempt))
         try:

@@ -144,6 +144,29 @@ options:
         description: For how long a web server may take to answer. Units with C(health) are asked.
         type: float
         required: true
+      urls:
+        description: Other web servers of this host that are asked.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: The unit without suffix, under which RV(answers) has what it answered.
+            type: str
+            required: true
+          address:
+            description: As in O(units[].health.address).
+            type: str
+            required: true
+          path:
+            description: As in O(units[].health.path).
+            type: str
+            required: true
+          status:
+            description: As in O(units[].health.status).
+            type: list
+            elements: int
+            required: true
       argv:
         description: A command that asks others; empty for none.
         type: list
@@ -342,7 +365,9 @@ forgotten:
   type: list
   elements: str
 answers:
-  description: Unit without suffix to what it answered, as C(url), C(status) and C(msg).
+  description:
+    - Unit without suffix to what it answered, as C(url), C(status) and C(msg), with the good ones
+      as C(wanted).
   returned: O(ask)
   type: dict
 said:
@@ -675,12 +700,10 @@ def heard(
     ask: dict[str, Any], units: list[Unit], command: subprocess.Popen[str] | None
 ) -> dict[str, Any]:
     """Return `answers` and `said`, as the module's result has them; wait for the command."""
+    asked = {Path(unit.name).stem: unit.health for unit in units if unit.health}
+    asked.update({one["name"]: one for one in ask["urls"]})
     found: dict[str, Any] = {"said": None}
-    found["answers"] = {
-        Path(unit.name).stem: answer_now(unit.health, ask["seconds"])
-        for unit in units
-        if unit.health
-    }
+    found["answers"] = {name: answer_now(one, ask["seconds"]) for name, one in asked.items()}
     if command:
         stdout, stderr = command.communicate()
         found["said"] = {"rc": command.returncode, "stdout": stdout, "stderr": stderr}
@@ -708,8 +731,10 @@ def main() -> None:
         "path": {"type": "str", "required": True},
         "status": {"type": "list", "elements": "int", "required": True},
     }
+    url_spec = {"name": {"type": "str", "required": True}, **health_spec}
     ask_spec = {
         "seconds": {"type": "float", "required": True},
+        "urls": {"type": "list", "elements": "dict", "default": [], "options": url_spec},
         "argv": {"type": "list", "elements": "str", "default": []},
         "stdin": {"type": "str", "default": ""},
     }
