@@ -139,7 +139,8 @@ def test_whoever_answers_counts_when_nobody_is_meant(
     monkeypatch.setattr(health, "PAUSE", 0)
     start(503)
     asked = {"address": address, "path": "/up", "status": [200, 503]}
-    assert health.answer_now(asked, 5) == {"url": f"http://{address}/up", "status": 503}
+    found = {"url": f"http://{address}/up", "wanted": [200, 503], "status": 503}
+    assert health.answer_now(asked, 5) == found
     assert health.answer_now({**asked, "status": [200]}, 5)["status"] == 503
 
 

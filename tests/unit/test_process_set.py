@@ -719,7 +719,7 @@ def test_another_stacks_cluster_stays(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def ask(*argv: str, stdin: str = "") -> dict[str, Any]:
-    return {"seconds": 1.0, "argv": list(argv), "stdin": stdin}
+    return {"seconds": 1.0, "urls": [], "argv": list(argv), "stdin": stdin}
 
 
 def test_a_question_is_asked_beside_the_work() -> None:
@@ -756,3 +756,9 @@ def test_a_unit_with_health_is_asked(host: Host, monkeypatch: pytest.MonkeyPatch
     units = [host.unit("shop-web.service", health=health), host.unit()]
     assert process_set.heard(ask(), units, None)["answers"] == {"shop-web": {"status": 200}}
     assert asked == [("/up", 1.0)]
+    flower = {"name": "shop-flower", **health, "path": "/healthcheck"}
+    assert process_set.heard({**ask(), "urls": [flower]}, units, None)["answers"] == {
+        "shop-web": {"status": 200},
+        "shop-flower": {"status": 200},
+    }
+    assert asked[1:] == [("/up", 1.0), ("/healthcheck", 1.0)]

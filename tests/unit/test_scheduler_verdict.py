@@ -10,6 +10,7 @@ filters = load("filter/scheduler_verdict").FilterModule().filters()
 scheduler_verdict = filters["scheduler_verdict"]
 scheduler_warnings = filters["scheduler_warnings"]
 scheduler_roles = filters["scheduler_roles"]
+latest_censuses = filters["latest_censuses"]
 processes = load("module_utils/scheduler_processes")
 
 UNIT = "celery-beat.service"
@@ -1048,3 +1049,39 @@ def test_a_host_outside_the_run_that_asks_for_no_lock_is_told() -> None:
     (said,) = left_behind(hosts, ["worker1", "worker2"])
     assert said.startswith("worker2 schedules and does not ask for RedBeat's lock")
     assert "leave --limit away" in said
+
+
+LOOK, RECONCILED, COUNTED = ({"schedulers": [{"pid": pid}]} for pid in (1, 2, 3))
+SILENT = {"unreachable": True, "msg": "no route"}
+
+
+@pytest.mark.parametrize(
+    ("registered", "latest"),
+    [
+        ({}, {}),
+        ({"__verify_census": LOOK}, LOOK),
+        ({"__verify_census": LOOK, "__process_manager_result": {"census": RECONCILED}}, RECONCILED),
+        # Silence is an answer too, and the last one counts.
+        ({"__verify_census": LOOK, "__process_manager_result": SILENT}, SILENT),
+        (
+            {
+                "__verify_census": LOOK,
+                "__process_manager_result": {"census": RECONCILED},
+                "__verify_counted": COUNTED,
+            },
+            COUNTED,
+        ),
+        ({"__process_manager_result": {"census": RECONCILED}, "__verify_counted": SILENT}, SILENT),
+    ],
+)
+def test_the_latest_census_of_a_host_counts(
+    registered: dict[str, Any], latest: dict[str, Any]
+) -> None:
+    hostvars = {"web1": registered, "web2": {"__verify_census": LOOK}, "other": {}}
+    assert latest_censuses(hostvars, ["web1", "web2"]) == {"web1": latest, "web2": LOOK}
+
+
+def test_hosts_outside_a_run_have_their_own_results() -> None:
+    outside = [{"__verify_host": "web2", **LOOK}]
+    found = latest_censuses({"web1": {}, "web2": {}}, ["web1", "web2"], outside)
+    assert found == {"web1": {}, "web2": outside[0]}

@@ -23,6 +23,10 @@ PLAYBOOK = """
     - ansible.builtin.fail:
         msg: It is wrong.
       when: wrong is defined
+    - ansible.builtin.debug:
+        msg: It is bad.
+      failed_when: true
+      when: bad is defined
     - ansible.builtin.command: "false"
       when: broken is defined
 """
@@ -48,6 +52,7 @@ def run(folder: Path, *args: str, screen: bool = True) -> subprocess.CompletedPr
         ([], 0, ""),
         (["-e", "warned=1"], 1, "Look at it soon.\n"),
         (["-e", "wrong=1"], 2, "It is wrong.\n"),
+        (["-e", "bad=1"], 2, "It is bad.\n"),
         (["-e", "warned=1", "-e", "wrong=1"], 2, "Look at it soon.\nIt is wrong.\n"),
         (["-e", "broken=1"], 2, "localhost: ansible.builtin.command: non-zero return code\n"),
     ],

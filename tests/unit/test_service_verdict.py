@@ -243,3 +243,42 @@ def test_a_handover_that_does_not_fit_is_told(total: int, fits: bool) -> None:
     else:
         assert warnings[0].startswith("w: its services may use 2048 MiB, and 3072 MiB while")
         assert warnings[0].endswith("or set celery_worker_handover to wait.")
+
+
+def compared(**result: Any) -> dict[str, Any]:
+    """Return what process_set says of a host with a web server and Flower."""
+    intended = {
+        "memory": {"once": 1},
+        "prefix": "shop-",
+        "schedulers": ["shop-celery-beat"],
+        "log": "`journalctl -u '{}'`",
+        "services": ["shop-web.service"],
+    }
+    answers = {"shop-web": {"status": 200, "wanted": [200]}, "shop-flower": {"status": -1}}
+    return {"census": {"schedulers": []}, "answers": answers, "intended": intended, **result}
+
+
+def test_a_host_that_was_compared_has_its_probes() -> None:
+    result = compared()
+    assert filters.service_probes({"web1": result}) == {
+        "web1": {
+            "set": result,
+            "web": {"status": 200, "wanted": [200]},
+            "flower": {"status": -1},
+            "memory": {"once": 1},
+            "prefix": "shop-",
+            "schedulers": ["shop-celery-beat"],
+            "log": "`journalctl -u '{}'`",
+        }
+    }
+
+
+def test_a_service_that_a_host_lacks_is_not_probed() -> None:
+    probes = filters.service_probes({"worker1": compared(answers={})})
+    assert probes["worker1"]["web"] is None
+    assert verdict({"worker1": {**probes["worker1"], "set": GOOD_SET}}, []) == []
+
+
+@pytest.mark.parametrize("result", [{}, {"unreachable": True}, {"failed": True, "census": None}])
+def test_a_host_that_has_said_nothing_has_no_probes(result: dict[str, Any]) -> None:
+    assert filters.service_probes({"web1": result}) == {}
