@@ -14,7 +14,8 @@ The module documents the result. What this action takes:
     managed: role -> what it manages; with "record".
     full, begin, census: as the module takes them; with "look".
 
-With "look", the host is then in the group `__looked`, and if anything differs in `__due` and, for
+With "look", the result has `began` beside what the module returns, the controller's CLOCK_MONOTONIC
+in seconds, and the host is then in the group `__looked`, and if anything differs in `__due` and, for
 each role that differs, in `__due_ROLE`.
 """
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Compare or record; return the module's result, with the groups of the host."""
+        began = time.monotonic()
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
         roles = args["roles"]
@@ -182,6 +185,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
                 f"full one, since {'; '.join(reasons)}."
             )
         if "drift" in result:
+            result["began"] = began
             result["drift"] = with_followers(result["drift"], roles, args.get("follows", {}))
             due = [f"__due_{role}" for role in result["drift"]]
             result["add_group"] = "_".join(["__looked", *result["drift"]])

@@ -6,19 +6,23 @@ The lock is a lease: a file on one host, which a process on the controller renew
 the run lives, however the run ends. A lease that nobody renews, since the controller or the way to
 the host is gone, ends by itself. Asked again within one run, the lock is held already.
 
+A run looks at the hosts before it takes the lock, since most runs find nothing to change and need
+none. What it has seen counts only if nobody held the lock meanwhile, which the lease tells.
+
 The host tells the time by its own /proc/uptime, so that no clock that is set can matter.
 
 Arguments:
 
     path: absolute path of the lease on the host, in a directory that only root writes and that is
         empty after a boot.
+    since: when this run began to look, in seconds of the controller's CLOCK_MONOTONIC.
 
 Result:
 
     changed: false; a lease is no change of the host.
 
-Fails when another run holds the lock, with a sentence that says which. A host that cannot tell is
-unreachable.
+Fails when another run holds the lock, with a sentence that says which, or has held it since this
+one began to look. A host that cannot tell is unreachable.
 """
 
 from __future__ import annotations
@@ -45,8 +49,9 @@ LIFETIME = 20
 INTERVAL = 5
 # Seconds that one question to the host may take.
 PATIENCE = 15.0
-# Says "mine", or "theirs" and who they are. The file is never removed: one who waits for its flock
-# would get that of a file that is gone.
+# Says "mine" and for how many hundredths of a second nobody has held it, or "theirs" and who they
+# are. The file is never removed: one who waits for its flock would get that of a file that is gone.
+# A lease that was given back has no owner, and says when that was.
 SCRIPT = r"""
 set -eu
 verb=$1 path=$2 token=$3 lifetime=$4 words=$5
@@ -56,16 +61,22 @@ flock --wait 10 9
 owner='' until=0 theirs=''
 { read -r owner; read -r until; read -r theirs; } <&9 || :
 read -r now _ </proc/uptime
+moment=${now%.*}${now#*.}
 now=${now%.*}
 if [ -n "$owner" ] && [ "$owner" != "$token" ] && [ "$now" -lt "$until" ]; then
     printf 'theirs\n%s\n' "$theirs"
     exit
 fi
+case $owner in
+'') free=$((moment - ${until:-0})) ;;
+"$token") free=$moment ;;
+*) free=$((moment - until * 100)) ;;
+esac
 case $verb in
 take) printf '%s\n%s\n%s\n' "$token" $((now + lifetime)) "$words" >"$path" ;;
-release) : >"$path" ;;
+release) printf '\n%s\n' "$moment" >"$path" ;;
 esac
-echo mine
+printf 'mine\n%s\n' "$free"
 """
 
 
@@ -101,7 +112,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
 
     _requires_connection = True
     _supports_check_mode = True
-    _VALID_ARGS = frozenset({"path"})
+    _VALID_ARGS = frozenset({"path", "since"})
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -124,12 +135,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
             f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
         )
         said = self._ask("take")
+        host = self._task.delegate_to or (task_vars or {}).get("inventory_hostname", "the host")
         if said[0] == "theirs":
-            host = self._task.delegate_to or (task_vars or {}).get("inventory_hostname", "the host")
             raise AnsibleActionFail(
                 f"Nothing was changed, since {said[1]}: wait until that run ends and start yours "
                 f"again (the lock, {self.path} on {host}, frees itself when that run ends in any "
                 f"way, {LIFETIME} s after its controller is gone)."
+            )
+        looking = time.monotonic() - float(self._task.args["since"])
+        if int(said[1]) / 100 < looking:
+            self._try("release")
+            raise AnsibleActionFail(
+                "Nothing was changed, since another run changed the fleet while this one looked at "
+                f"it: start this one again (the lock, {self.path} on {host}, was given back "
+                f"{int(said[1]) / 100:.1f} s ago)."
             )
         if os.fork() == 0:
             try:
@@ -141,7 +160,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         return {**result, "changed": False}
 
     def _ask(self, verb: str) -> list[str]:
-        """Return what the host says: "mine", or "theirs" and who.
+        """Return what the host says: "mine" and a number, or "theirs" and who; see SCRIPT.
 
         Raises:
             AnsibleConnectionFailure: the host cannot tell.

@@ -19,11 +19,13 @@ PLAYBOOK = """
   tasks:
     - run_lock:
         path: {lease}
+        since: {since}
     - run_lock:
         path: {lease}
+        since: {since}
     - ansible.builtin.raw: echo > {marks}/$PPID.started; sleep {seconds}
 """
-Start = Callable[[float], "subprocess.Popen[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -35,13 +37,21 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a run that holds the lock for some seconds; the output comes through a pipe."""
+    """Start a run that holds the lock for some seconds; the output comes through a pipe.
+
+    It has looked at the hosts `since` this time of CLOCK_MONOTONIC, by default since its start.
+    """
     runs = []
 
-    def started(seconds: float) -> subprocess.Popen[str]:
+    def started(seconds: float, since: float | None = None) -> subprocess.Popen[str]:
         playbook = tmp_path / f"run{len(runs)}.yml"
         playbook.write_text(
-            PLAYBOOK.format(lease=tmp_path / "lease", marks=tmp_path, seconds=seconds)
+            PLAYBOOK.format(
+                lease=tmp_path / "lease",
+                marks=tmp_path,
+                seconds=seconds,
+                since=time.monotonic() if since is None else since,
+            )
         )
         runs.append(
             subprocess.Popen(
@@ -63,7 +73,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def is_free(directory: Path) -> bool:
-    return (directory / "lease").read_text() == ""
+    return (directory / "lease").read_text().startswith("\n")
 
 
 def test_a_second_run_is_refused_and_the_first_goes_on(start: Start, tmp_path: Path) -> None:
@@ -79,6 +89,25 @@ def test_a_second_run_is_refused_and_the_first_goes_on(start: Start, tmp_path: P
     wait_for(lambda: is_free(tmp_path))
     # Its pipe is closed: nothing that outlives the run holds it.
     assert "ok=3" in first.communicate(timeout=5)[0]
+    assert start(0).wait(30) == 0
+
+
+def test_what_was_seen_while_another_run_held_the_lock_does_not_count(
+    start: Start, tmp_path: Path
+) -> None:
+    looked = time.monotonic()
+    assert start(0).wait(30) == 0
+    wait_for(lambda: is_free(tmp_path))
+    since = time.monotonic()
+    late = start(0, looked)
+    said = " ".join(late.communicate(timeout=30)[0].split())
+    assert late.returncode != 0
+    for word in ("Nothing was changed", "while this one looked at it: start this one again"):
+        assert word in said, said
+    assert is_free(tmp_path)
+    assert not list(tmp_path.glob("*.started"))[1:], "It has not gone on."
+    # What it has seen since is true, but for that lock, which changed nothing.
+    assert start(0, since).wait(30) != 0
     assert start(0).wait(30) == 0
 
 

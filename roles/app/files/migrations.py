@@ -24,18 +24,31 @@ print(json.dumps([*found, *(old for one in found.values() for old in one.replace
 Key = tuple[str, str]
 
 
-def known_to(release: Path) -> set[Key]:
-    """Return the migrations that a release has, as (app, name)."""
-    done = subprocess.run(  # noqa: S603
+def ask(release: Path) -> subprocess.Popen[str]:
+    """Have a release say which migrations it has; see `known_to`."""
+    return subprocess.Popen(  # noqa: S603
         [release / ".venv/bin/python", "-c", KNOWN],
-        cwd=release, check=True, text=True, stdout=subprocess.PIPE,
+        cwd=release, text=True, stdout=subprocess.PIPE,
     )  # fmt: skip
+
+
+def known_to(asked: subprocess.Popen[str]) -> set[Key]:
+    """Return the migrations that a release has, as (app, name).
+
+    Raises:
+        subprocess.CalledProcessError: it could not say.
+    """
+    said, _ = asked.communicate()
+    if asked.returncode:
+        raise subprocess.CalledProcessError(asked.returncode, asked.args)
     # A project may print while it is imported.
-    return {(app, name) for app, name in json.loads(done.stdout.splitlines()[-1])}
+    return {(app, name) for app, name in json.loads(said.splitlines()[-1])}
 
 
 def main() -> None:
     """Compare and print."""
+    # Both take a second to load Django.
+    asked = ask(Path(sys.argv[1]))
     import django
 
     django.setup()
@@ -43,7 +56,7 @@ def main() -> None:
     from django.db.migrations.loader import MigrationLoader
     from django.db.migrations.recorder import MigrationRecorder
 
-    known = known_to(Path(sys.argv[1]))
+    known = known_to(asked)
     loader = MigrationLoader(connection, ignore_no_migrations=True)
     recorded = MigrationRecorder(connection).applied_migrations()
     applied = sorted(recorded, key=lambda key: recorded[key].applied)
