@@ -14,9 +14,9 @@ The module documents the result. What this action takes:
     managed: role -> what it manages; with "record".
     full, begin, census: as the module takes them; with "look".
 
-With "look", the result has `began` beside what the module returns, the controller's CLOCK_MONOTONIC
-in seconds, and the host is then in the group `__looked`, and if anything differs in `__due` and, for
-each role that differs, in `__due_ROLE`.
+With "look", the result has `began`, seconds of the controller's CLOCK_MONOTONIC, beside what the
+module returns. The host is then in the group `__looked`, and if anything differs in `__due` and,
+for each role that differs, in `__due_ROLE`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def bundle_digest(root: Path) -> str:
 
 
 def public_variables(specs: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of all variables that an inventory may set; `specs` as role_specs has them."""
+    """Return the names of all variables that an inventory may set; `specs` are all roles'."""
     entry_points = [spec for role in specs.values() for spec in role.values()]
     return frozenset(name for spec in entry_points for name in spec.get("options", {})) - COMMANDS
 

@@ -125,7 +125,7 @@ def answer_of(
 
 
 def answer_now(health: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return how a web server answers, whichever of its processes: `url`, `status`, `msg`, `wanted`.
+    """Return how a web server answers, whichever process: `url`, `status`, `msg`, `wanted`.
 
     One that was just restarted may have no connections of its own yet, so a wrong answer is not
     the last one; one that does not answer (status -1, and `msg` says why) is not asked again.
