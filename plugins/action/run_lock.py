@@ -15,7 +15,8 @@ Arguments:
 
     path: absolute path of the lease on the host, in a directory that only root writes and that is
         empty after a boot.
-    since: when this run began to look, in seconds of the controller's CLOCK_MONOTONIC.
+    since: when this run began to look, in seconds of the controller's CLOCK_MONOTONIC. Without it,
+        nothing was seen that could be untrue by now.
 
 Result:
 
@@ -142,8 +143,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
                 f"again (the lock, {self.path} on {host}, frees itself when that run ends in any "
                 f"way, {LIFETIME} s after its controller is gone)."
             )
-        looking = time.monotonic() - float(self._task.args["since"])
-        if int(said[1]) / 100 < looking:
+        now = time.monotonic()
+        if int(said[1]) / 100 < now - float(self._task.args.get("since", now)):
             self._try("release")
             raise AnsibleActionFail(
                 "Nothing was changed, since another run changed the fleet while this one looked at "

@@ -34,8 +34,13 @@ def test_a_move_that_fails_is_undone_and_shuts_out_other_runs(fleet: Fleet) -> N
     with ThreadPoolExecutor() as pool:
         moving = pool.submit(fleet.playbook, "move_scheduler", "-e", f"to={ROGUE}")
         lease = f"/run/{STACK}-run"
-        wait_for(lambda: held.run(f"test -s {lease}").succeeded, 60, lambda: "no lock is taken")
-        refused: subprocess.CompletedProcess[str] = fleet.playbook("services")
+        # One that was given back has an empty first line.
+        taken = f"head -n 1 {lease} | grep -q ."
+        wait_for(lambda: held.run(taken).succeeded, 60, lambda: "no lock is taken")
+        # A run that finds nothing to change would need no lock.
+        refused: subprocess.CompletedProcess[str] = fleet.playbook(
+            "services", "-e", "stack_full=true"
+        )
         result = moving.result()
     assert refused.returncode != 0
     said = flat(refused.stdout)
