@@ -5,8 +5,8 @@
 The module documents the result. What this action takes:
 
     stack: name of the stack.
-    state: "look" or "record".
-    roles: list of the roles that run on this host, in their order.
+    state: "look", "record" or "spare".
+    roles: list of the roles that run on this host, in their order. For "spare", nothing beside it.
     unread: role -> prefixes of the variables that it does not read.
     follows: role -> roles with which it has to run.
     hosts: anything that tells the addresses of all hosts.
@@ -156,7 +156,8 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
         roles = args["roles"]
-        inputs = self._inputs(task_vars or {}, args["hosts"])
+        state = args.get("state", "look")
+        inputs = {} if state == "spare" else self._inputs(task_vars or {}, args["hosts"])
         told = {
             role: {
                 "inputs": {
@@ -168,11 +169,11 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
             }
             for role in roles
         }
-        module_args = {"stack": args["stack"], "state": args.get("state", "look"), "roles": told}
-        if module_args["state"] == "record":
+        module_args = {"stack": args["stack"], "state": state, "roles": told}
+        if state == "record":
             for role in roles:
                 told[role]["spec"] = plain(args["managed"][role])
-        else:
+        elif state == "look":
             module_args.update({key: args[key] for key in ("full", "begin") if key in args})
             if "census" in args:
                 module_args["census"] = plain(args["census"])

@@ -324,11 +324,22 @@ class Records:
             raise RecordError("a run that changed it did not end well")
         return record
 
-    def begin(self, roles: Iterable[str]) -> None:
-        """Note that roles are about to run: their records say nothing until they are written."""
+    def begin(self, roles: Iterable[str]) -> list[str]:
+        """Note that roles are about to run: their records say nothing until they are written.
+
+        Returns those of which that was not noted before.
+        """
         self._make()
-        for role in roles:
+        new = [role for role in roles if not self._mark(role).exists()]
+        for role in new:
             self._mark(role).touch(mode=0o600)
+        return new
+
+    def spare(self, roles: Iterable[str]) -> None:
+        """Note that roles were not run after all; their records say what they said before."""
+        for role in roles:
+            with contextlib.suppress(FileNotFoundError):
+                self._mark(role).unlink()
 
     def write(self, role: str, record: Mapping[str, Any]) -> None:
         """Replace the record of a role, which has ended well."""

@@ -23,15 +23,18 @@ options:
     type: str
     required: true
   state:
-    description: V(look) compares and V(record) writes.
+    description:
+      - V(look) compares and V(record) writes. V(spare) takes back what V(look) has noted because of
+        O(begin), where the roles do not run after all.
     type: str
-    choices: [look, record]
+    choices: [look, record, spare]
     default: look
   roles:
     description:
       - Role to C(inputs), a hash for each thing that it is told, by name, and C(release), the name
         of the release that it shall bring, which may be empty.
       - For O(state=record) also C(spec), what it manages; see C(module_utils/drift.py).
+      - For O(state=spare) the names count alone.
     type: dict
     required: true
   full:
@@ -80,6 +83,11 @@ drift:
   returned: O(state=look)
   type: dict
   sample: {"redis": ["file /etc/redis/redis.conf: mode 0644, was 0640"]}
+begun:
+  description: Roles that count as begun now, and did not before.
+  returned: O(begin)
+  type: list
+  elements: str
 memory:
   description: What the services that run may use, as it was recorded; empty if it was not.
   returned: O(state=look)
@@ -189,7 +197,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["look", "record"], "default": "look"},
+            "state": {"type": "str", "choices": ["look", "record", "spare"], "default": "look"},
             "roles": {"type": "dict", "required": True},
             "full": {"type": "bool", "default": False},
             "begin": {"type": "bool", "default": False},
@@ -207,11 +215,14 @@ def main() -> None:
             answer["unrecorded"] = record(
                 records, host, given["roles"], write=not module.check_mode
             )
+        elif given["state"] == "spare":
+            if not module.check_mode:
+                records.spare(given["roles"])
         else:
             answer["drift"] = look(records, host, given["roles"], full=given["full"])
             answer["memory"] = memory_of_services(records)
             if given["begin"] and answer["drift"] and not module.check_mode:
-                records.begin(answer["drift"])
+                answer["begun"] = records.begin(answer["drift"])
     except OSError as error:
         module.fail_json(msg=f"Cannot compare this host with its records: {error}")
     if given["census"]:

@@ -1,8 +1,10 @@
 """What differs from a record, on files of a scratch directory."""
 
 import importlib
+import io
 import json
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +316,40 @@ def test_a_run_that_did_not_end_is_a_difference_until_the_next_record(
     given = {"redis": {**recorded["redis"], "spec": {"paths": [str(file)]}}}
     module.record(records, Host(), given, write=True)
     assert look(records, recorded) == {}
+
+
+def test_a_run_that_was_refused_has_not_begun(records: Any, recorded: dict[str, Any]) -> None:
+    assert records.begin(["redis"]) == ["redis"]
+    records.spare(["redis", "app"])
+    assert look(records, recorded) == {}
+
+
+def test_what_another_run_has_begun_is_not_this_ones_to_take_back(records: Any) -> None:
+    records.begin(["redis"])
+    assert records.begin(["redis", "app"]) == ["app"]
+
+
+def test_the_module_takes_back_what_it_has_noted(
+    records: Any, recorded: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Records", lambda directory: records)
+    roles = {"redis": {**recorded["redis"], "inputs": {"redis_port": "other"}}}
+    given = {"stack": "nobody", "roles": roles}
+    assert answer_of({**given, "begin": True})["begun"] == ["redis"]
+    assert answer_of({**given, "begin": True})["begun"] == []
+    for check, left in ((True, ["a run that changed it did not end well"]), (False, None)):
+        answer_of({**given, "state": "spare", "_ansible_check_mode": check})
+        assert look(records, recorded).get("redis") == left
+
+
+def answer_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Run the module; return its answer."""
+    said = io.StringIO()
+    with patch_module_args(given), redirect_stdout(said), pytest.raises(SystemExit):
+        module.main()
+    answer: dict[str, Any] = json.loads(said.getvalue())
+    assert not answer.get("failed"), answer
+    return answer
 
 
 def test_check_mode_writes_nothing(records: Any, file: Path) -> None:

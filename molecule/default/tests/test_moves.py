@@ -47,6 +47,9 @@ def test_a_move_that_fails_is_undone_and_shuts_out_other_runs(fleet: Fleet) -> N
     assert "runs playbooks/move_scheduler.yml since" in said, said
     assert f"{lease} on {LOCKED}" in said
     assert "Reconcile the services" not in said
+    # Nor does it count as one that did not end well.
+    begun = f"ls /var/lib/{STACK}-deployed/*.begun"
+    assert [host for host in fleet.hosts if fleet[host].run(begun).succeeded] == []
 
     assert result.returncode != 0
     said = flat(result.stdout)
