@@ -165,10 +165,10 @@ def late(document: Document, schedule: Mapping[str, Any], answers: Mapping[str, 
         ticked is None or ticked >= when or when < (seconds_of(one["since"]) or 0)
     ):
         return []
-    log = answers["log"].format(one["service"].removesuffix(".service"))
+    log = (answers["hosts"][one["host"]]["probe"] or {}).get("log", "its log")
     return [
         f"{one['host']}: {entry} was due {duration(now - when)} ago and was not sent; "
-        f"look at {log}, then restart it."
+        f"look at {log.format(one['service'].removesuffix('.service'))}, then restart it."
     ]
 
 

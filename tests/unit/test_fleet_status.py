@@ -66,7 +66,7 @@ def scheduler(host: str, tick: float | None = 0.4) -> dict[str, Any]:
             "disks": [],
             "tick": None if tick is None else {"time": NOW - tick, "line": line},
         },
-        "probe": {"set": {"started": []}},
+        "probe": {"set": {"started": []}, "log": "/var/log/shop/{}.log"},
     }
 
 
@@ -101,7 +101,6 @@ def answers(**more: Any) -> dict[str, Any]:
         "dead": [],
         "roles": {"schedules": ["worker1"], "standby": [], "unknown": []},
         "cluster": None,
-        "log": "`journalctl -u {}`",
         "hosts": hosts,
         "from": "worker1",
         "asked": said(),
@@ -181,7 +180,10 @@ def test_an_entry_that_is_overdue_is_wrong(due: str, late: bool) -> None:
     problems = filters.fleet_status(answers(asked=asked))["problems"]
     assert bool(problems) is late
     if late:
-        assert "worker1: tick-second was due 61 s ago and was not sent" in problems[0]
+        assert problems[0] == (
+            "worker1: tick-second was due 61 s ago and was not sent; "
+            "look at /var/log/shop/celery-beat.log, then restart it."
+        )
 
 
 def test_a_file_that_is_written_rarely_says_nothing_once_a_later_tick_is_known() -> None:
