@@ -228,6 +228,12 @@ def staying(tmp_path: Path, **spec: Any) -> Iterator[tuple[Any, int]]:
         child.communicate()
 
 
+def test_a_staying_launcher_ends_like_a_program_that_is_killed(tmp_path: Path) -> None:
+    with staying(tmp_path) as (child, pid):
+        os.kill(pid, signal.SIGKILL)
+        assert child.wait(timeout=10) == 128 + signal.SIGKILL
+
+
 @pytest.mark.parametrize("end", ["TERM", "INT"])
 def test_a_staying_launcher_passes_signals_on_and_ends_like_its_program(
     tmp_path: Path, end: str
