@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Ansible finds no such helpers of a project's by itself.
 ansible.plugins.__path__.append(str(ROOT / "plugins"))
 from ansible.plugins.plugin_utils.light_action import LightAction, packed  # noqa: E402
-from ansible.plugins.plugin_utils.role_specs import role_specs  # noqa: E402
+from ansible.plugins.plugin_utils.role_specs import ROLES, role_specs  # noqa: E402
 
 # All that a role's work is made of.
 BUNDLE = ("roles", "plugins", "templates", "playbooks", "requirements", "site.yml", "ansible.cfg")
@@ -70,7 +70,7 @@ def public_variables(specs: Mapping[str, Any]) -> frozenset[str]:
 # Once for a run: Ansible loads this file before it starts a process for each host.
 packed("drift")
 BUNDLE_DIGEST = bundle_digest(ROOT)
-PUBLIC = public_variables(role_specs())
+PUBLIC = public_variables(role_specs(ROLES))
 
 
 def plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from ansible.plugins.loader import filter_loader, test_loader
 
 # Ansible finds no such helpers of a project's by itself.
 ansible.plugins.__path__.append(str(Path(__file__).resolve().parents[1]))
-from ansible.plugins.plugin_utils.role_specs import role_specs  # noqa: E402
+from ansible.plugins.plugin_utils.role_specs import ROLES, role_specs  # noqa: E402
 
 DOCUMENTATION = r"""
 name: screen
@@ -52,7 +52,7 @@ def load_for_all() -> None:
     """
     for loader in (filter_loader, test_loader):
         list(loader.all())
-    role_specs()
+    role_specs(ROLES)
     # A collection in such a process would go through all that it shares, and so copy it.
     gc.freeze()
 

@@ -1262,5 +1262,5 @@ class FilterModule:
         """Return filter name -> function."""
         return {
             "fleet_problems": fleet_problems,
-            "role_specs": lambda roles: role_specs(Path(roles)),
+            "role_specs": lambda roles: role_specs(Path(roles).resolve()),
         }

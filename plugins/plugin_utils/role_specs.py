@@ -14,7 +14,7 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
 @functools.cache
-def role_specs(roles: Path = ROLES) -> dict[str, Any]:
+def role_specs(roles: Path) -> dict[str, Any]:
     """Return role -> entry point -> argument spec of all roles in a directory; not to be changed.
 
     Raises:
