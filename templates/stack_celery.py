@@ -8,14 +8,17 @@ STACK_CELERY_SETTINGS, a JSON object with Celery's lower-case names. Nothing in 
 of it. An app that brings a loader of its own (`Celery(loader=...)`) does not use this one.
 
 A worker whose unit names a file in STACK_READY_FILE writes there when it has begun to consume, a
-beat when it has its schedule and begins to tick.
+beat when it has its schedule and begins to tick. A beat whose unit says in STACK_STILL_MAX for how
+many seconds its host may stand still ends when that was longer, before it sends anything.
 
 Runs with Celery 5.3 and later, on the Python of the project.
 """
 
 import contextlib
 import json
+import logging
 import os
+import time
 from pathlib import Path
 
 from celery.exceptions import ImproperlyConfigured
@@ -23,7 +26,17 @@ from celery.loaders.app import AppLoader
 from celery.signals import beat_init, worker_ready
 
 READY_FILE = "STACK_READY_FILE"
+STILL_MAX = "STACK_STILL_MAX"
 VARIABLE = "STACK_CELERY_SETTINGS"
+STOOD_STILL = "This host stood still for %.0f s. Another one may schedule by now: beat ends."
+
+logger = logging.getLogger("celery.beat")
+
+
+def now():
+    """Return seconds on a clock that goes on while the machine is suspended and is never set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
 
 
 def read_settings():
@@ -62,6 +75,38 @@ def tell_ready_beat(sender, **_):
         tell_ready()
 
 
+def end_if_it_stood_still(sender, **_):
+    """Let this beat, a `celery.beat.Service`, end when it slept for much longer than it meant to.
+
+    Its host was paused or suspended then, and another one may schedule by now. Beat looks at its
+    schedule first when it wakes, and would send what is due until somebody stops it.
+
+    Raises:
+        SystemExit: from the scheduler's `tick`; beat puts its schedule away and ends.
+    """
+    longest = float(os.environ[STILL_MAX])
+    scheduler = sender.scheduler
+    tick = scheduler.tick
+
+    def tick_and_watch():
+        """Send what is due, and sleep here until the next one is; beat has next to nothing left."""
+        interval = tick()
+        end = now() + interval
+        while (left := end - now()) > 0:
+            # In short pieces: what stood still during a long sleep is seen before it ends.
+            piece = min(left, 1.0)
+            begin = now()
+            time.sleep(piece)
+            late = now() - begin - piece
+            if late > longest:
+                logger.critical(STOOD_STILL, late)
+                raise SystemExit
+        # More than nothing, or beat would not look whether its schedule is to be saved.
+        return min(interval, 0.001)
+
+    scheduler.tick = tick_and_watch
+
+
 class Loader(AppLoader):
     """Celery's usual loader, and the deployment's settings on top."""
 
@@ -72,6 +117,8 @@ class Loader(AppLoader):
         worker_ready.connect(tell_ready)
         if os.environ.get(READY_FILE):
             beat_init.connect(tell_ready_beat)
+        if os.environ.get(STILL_MAX):
+            beat_init.connect(end_if_it_stood_still)
 
     @property
     def conf(self):

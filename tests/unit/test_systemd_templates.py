@@ -169,12 +169,15 @@ def test_the_cluster_alone_starts_its_scheduler(queue: str) -> None:
 def test_a_scheduler_in_a_cluster_stops_sooner_than_another_starts(queue: str) -> None:
     unit, _ = in_cluster("scheduler", task_queue=queue)
     assert next(one for one in unit if "ExecStartPre" in one) == "ExecStartPre=/bin/sleep 6"
+    # Whoever stood still for longer may have been replaced.
+    assert "Environment=STACK_STILL_MAX=6" in unit
     assert "TimeoutStopSec=4" in unit
     static = lines(render("scheduler", task_queue=queue)["files"][f"{SCHEDULERS[queue]}.service"])
     seconds = [
         int(one.split("=")[1]) for text in (unit, static) for one in text if "StartSec" in one
     ]
     assert seconds[0] == seconds[1] + 6
+    assert not any("STACK_STILL_MAX" in one for one in static)
 
 
 # Stands for the cluster's own, which the test hosts have: a file holds the attribute.
