@@ -31,15 +31,15 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.process_drain import parse_blocks
-from ansible.module_utils.process_plan import owner_of, read_files, write_file
-from ansible.module_utils.process_systemd import SUFFIXES, UNIT_DIR
+from ansible.module_utils.stack_files import SUFFIXES, UNIT_DIR, owner_of, read_files, write_file
 from ansible.module_utils.supervisord_files import CONF_DIR, LAUNCHER_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Spec = Mapping[str, Any]
+    # Kind (`paths`, `units`, `programs`, `packages`) -> names.
+    Members = Mapping[str, list[str]]
     # Kind (`paths`, `units`, `programs`, `packages`) -> name -> property -> value.
     State = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -136,23 +136,15 @@ def members(spec: Spec) -> dict[str, list[str]]:
 
 
 def observe(
-    specs: Iterable[Spec],
-    *,
-    show_units: Callable[[list[str]], str],
-    programs: Callable[[], Mapping[str, str]],
+    wanted: Sequence[Members], shown: Mapping[str, Mapping[str, str]], running: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return the state of each spec; systemd and supervisord are asked once for all.
+    """Return the state of what each of several specs means.
 
     Args:
-        specs: what to look at.
-        show_units: names of units -> what `systemctl show` prints of their PROPERTIES.
-        programs: returns program -> state, of all that supervisord knows.
+        wanted: what that is, from `members`.
+        shown: what systemd says of the units, by name, at least their PROPERTIES.
+        running: program -> state, of all that supervisord knows.
     """
-    wanted = [members(spec) for spec in specs]
-    units = list(dict.fromkeys(name for one in wanted for name in one["units"]))
-    blocks = parse_blocks(show_units(units)) if units else []
-    shown = dict(zip(units, blocks))  # noqa: B905 - strict= needs Python 3.10
-    running = programs() if any(one["programs"] for one in wanted) else {}
     packages = list(dict.fromkeys(name for one in wanted for name in one["packages"]))
     text = DPKG_STATUS.read_text(errors="replace") if packages else ""
     versions = package_versions(packages, text)

@@ -2,10 +2,7 @@
 # MIT License (see LICENSE)
 """Let a process finish its work beside its successor, in a scope of systemd of its own.
 
-Works wherever systemd is PID 1, also for a program of supervisord. A scope has no file; its name
-and description say what it is:
-
-    celery-worker-draining-4711.scope  "shop: celery-worker drains until 2026-01-31T15:03:00+00:00"
+Works wherever systemd is PID 1, also for a program of supervisord.
 
 Runs on managed hosts: Python 3.9 or newer, standard library only.
 """
@@ -20,20 +17,18 @@ import signal
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
+
+from ansible.module_utils.process_scopes import description, guard_name, scope_name
+from ansible.module_utils.systemd_show import parse_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ansible.module_utils.basic import AnsibleModule
     from ansible.module_utils.process_plan import Unit
 
 PROC = Path("/proc")
-# What systemctl is asked for, so that `parse_scopes` finds them.
-PATTERN = "*-draining-*.scope"
-PROPERTIES = ("Id", "Description", "ActiveState", "ActiveEnterTimestampMonotonic")
-NAME = re.compile(r"(.+)-draining-([0-9]+)\.scope")
-DESCRIPTION = re.compile(r"(\S+): .* drains until (\S+)")
 SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 MANAGER = (
     "org.freedesktop.systemd1",
@@ -72,26 +67,6 @@ exec systemctl kill --signal=KILL "$0"
 
 class DrainError(Exception):
     """A process cannot be handed over; the message says why."""
-
-
-class Draining(TypedDict):
-    """A process that drains; the times are in seconds since the epoch, `release` may be empty."""
-
-    unit: str
-    pid: int
-    since: float
-    until: float
-    release: str
-
-
-def scope_name(service: str, pid: int) -> str:
-    """Return the name of the scope in which a service's former main process drains."""
-    return f"{service}-draining-{pid}.scope"
-
-
-def guard_name(scope: str) -> str:
-    """Return the name of the service that ends a scope in time."""
-    return f"{scope[: -len('.scope')]}-guard.service"
 
 
 def memory_bytes(size: str) -> int | None:
@@ -137,65 +112,6 @@ def descendants(pid: int, proc: Path = PROC) -> list[int]:
     while fresh:
         fresh = {one for one, parent in parents.items() if parent in fresh}
         found += sorted(fresh)
-    return found
-
-
-def release_in(link: Path, stack: str) -> str:
-    """Return the release that a link leads into; empty when that cannot be told."""
-    try:
-        found = re.match(rf"/opt/{re.escape(stack)}/releases/([^/ ]+)", str(link.readlink()))
-    except OSError:
-        return ""
-    return found[1] if found else ""
-
-
-def release_of(pid: int, stack: str, proc: Path = PROC) -> str:
-    """Return the release that a process was started from; empty when that cannot be told."""
-    return release_in(proc / str(pid) / "cwd", stack)
-
-
-def parse_blocks(shown: str) -> list[dict[str, str]]:
-    """Return the properties of each unit that `systemctl show` printed."""
-    return [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        for block in shown.strip().split("\n\n")
-        if block
-    ]
-
-
-def parse_scopes(
-    blocks: Sequence[Mapping[str, str]],
-    stack: str,
-    *,
-    now: float,
-    monotonic: float,
-    proc: Path = PROC,
-) -> list[Draining]:
-    """Return what drains of a stack.
-
-    Args:
-        blocks: `PROPERTIES` of units, of which only those of such scopes count.
-        stack: the name of the stack.
-        now: the wall clock.
-        monotonic: CLOCK_MONOTONIC at the same moment.
-        proc: where the processes are.
-    """
-    found = []
-    for block in blocks:
-        name = NAME.fullmatch(block.get("Id", ""))
-        said = DESCRIPTION.fullmatch(block.get("Description", ""))
-        if name and said and said[1] == stack and block.get("ActiveState") != "inactive":
-            began = int(block.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-            pid = int(name[2])
-            found.append(
-                Draining(
-                    unit=name[1],
-                    pid=pid,
-                    since=now - (monotonic - began),
-                    until=datetime.fromisoformat(said[2]).timestamp(),
-                    release=release_of(pid, stack, proc),
-                )
-            )
     return found
 
 
@@ -322,11 +238,11 @@ class Drain:
             DrainError: the processes are where they were.
         """
         service = re.sub(r"\.service$", "", unit.name)
-        name = scope_name(service, main)
+        name: str = scope_name(service, main)
         stop = max(2.0, unit.stop_timeout)
         until = datetime.fromtimestamp(int(time.time() + START_PATIENCE + stop), timezone.utc)  # noqa: UP017 - Python 3.9
         properties = scope_properties(
-            description=f"{self.stack}: {service} drains until {until.isoformat()}",
+            description=description(self.stack, service, until),
             seconds=START_PATIENCE + stop,
             memory_max=unit.memory_max,
             after=after,

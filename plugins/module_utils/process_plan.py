@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ansible.module_utils.process_inputs import Input
+from ansible.module_utils.stack_files import TARGET, owner_of
 
 MASK = Path("/dev/null")
-# A unit of systemd that only holds the others together: starting or restarting it does so to them.
-TARGET = ".target"
 # Enough for the tracebacks of a web worker and of its master, which ends after it.
 LAST_WORDS = 80
-OWNER = re.compile(r"^# stack: (\S+)$", re.MULTILINE)
 
 
 class SetError(Exception):
@@ -138,31 +135,6 @@ class Manager(Protocol):
 
     def retire(self) -> None:
         """Clear up after this manager's last unit on the host."""
-
-
-def owner_of(text: str) -> str | None:
-    """Return the stack named in a file's first ten lines, or None when no stack owns it."""
-    found = OWNER.search("\n".join(text.splitlines()[:10]))
-    return found.group(1) if found else None
-
-
-def read_files(directory: Path, suffixes: set[str]) -> dict[str, str]:
-    """Return path -> text of the regular files (not links) in `directory` with such a suffix."""
-    return {
-        str(path): path.read_text(encoding="utf-8", errors="replace")
-        for path in (sorted(directory.iterdir()) if directory.is_dir() else [])
-        if path.suffix in suffixes and path.is_file() and not path.is_symlink()
-    }
-
-
-def write_file(path: Path, text: str, mode: int) -> None:
-    """Replace a file in one step; readers see the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A suffix that no manager reads.
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.chmod(mode)
-    scratch.replace(path)
 
 
 def in_stages(names: list[str], schedulers: set[str]) -> list[list[str]]:

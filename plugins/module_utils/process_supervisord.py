@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.process_drain import Drain, DrainError, descendants
 from ansible.module_utils.process_health import Health
-from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit, read_files
+from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit
+from ansible.module_utils.stack_files import read_files
 from ansible.module_utils.supervisord_files import (
     CONF_DIR,
     LAUNCHER_DIR,

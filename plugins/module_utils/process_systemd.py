@@ -13,31 +13,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ansible.module_utils.process_drain import (
-    Drain,
-    DrainError,
-    parse_blocks,
-    pids_in,
-)
+from ansible.module_utils.process_drain import Drain, DrainError, pids_in
 from ansible.module_utils.process_health import Health
-from ansible.module_utils.process_plan import (
-    LAST_WORDS,
-    TARGET,
-    SetError,
-    State,
-    Unit,
-    read_files,
-)
+from ansible.module_utils.process_plan import LAST_WORDS, SetError, State, Unit
+from ansible.module_utils.stack_files import SUFFIXES, TARGET, UNIT_DIR, read_files
+from ansible.module_utils.systemd_show import parse_blocks
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-UNIT_DIR = Path("/etc/systemd/system")
 NOTIFY_SOCKET = "/run/systemd/notify"
 # Seconds for which a stand-in is a unit's main process at the most. If nobody restarts the unit in
 # this time, it ends, and systemd does.
 STAND_IN = 60
-SUFFIXES = {".service", ".socket", TARGET, ".timer"}
 PROPERTIES = (
     "LoadState",
     "ActiveState",

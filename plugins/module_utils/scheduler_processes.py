@@ -19,12 +19,14 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from ansible.module_utils.stack_files import UNIT_DIR, owner_of
 from ansible.module_utils.supervisord_files import CONF_DIR, is_launching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-UNIT_FILES = Path("/etc/systemd/system")
+# What systemd is asked for, for `unit_states`.
+PROPERTIES = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID")
 
 BEAT = "celery beat"
 EMBEDDED = "celery worker with embedded beat"
@@ -309,31 +311,26 @@ def unit_of(cgroup: str) -> str | None:
     return None
 
 
-def systemctl_show(units: Sequence[str]) -> list[str]:
-    """Return the command whose output `parse_units` reads."""
-    properties = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID"
-    return ["systemctl", "show", properties, "--", *units]
+def unit_states(units: Iterable[str], shown: Mapping[str, Mapping[str, str]]) -> list[UnitState]:
+    """Return the state of each of UNITS, in their order.
 
-
-def parse_units(units: Sequence[str], shown: str) -> list[UnitState]:
-    """Read what `systemctl_show` printed for UNITS: a paragraph each, in their order."""
-    states = []
-    for name, paragraph in zip(units, shown.strip("\n").split("\n\n")):  # noqa: B905 (Python 3.9)
-        values = dict(line.split("=", 1) for line in paragraph.splitlines())
-        states.append(
-            UnitState(
-                name=name,
-                load=values["LoadState"],
-                active=values.get("ActiveState", ""),
-                enabled=values.get("UnitFileState", ""),
-                main_pid=int(values.get("MainPID", "0")),
-                starting=values.get("SubState") in ("start-pre", "start"),
-            )
+    SHOWN is what systemd says of them, by name; of one that is not there no state can be told.
+    """
+    return [
+        UnitState(
+            name=name,
+            load=shown[name]["LoadState"],
+            active=shown[name].get("ActiveState", ""),
+            enabled=shown[name].get("UnitFileState", ""),
+            main_pid=int(shown[name].get("MainPID", "0")),
+            starting=shown[name].get("SubState") in ("start-pre", "start"),
         )
-    return states
+        for name in units
+        if name in shown
+    ]
 
 
-def read_units(directory: Path = UNIT_FILES) -> dict[str, Definition]:
+def read_units(directory: Path = UNIT_DIR) -> dict[str, Definition]:
     """Return name, with suffix, -> definition of every service that has a file in DIRECTORY."""
     units = {}
     for file in directory.glob("*.service"):
@@ -343,7 +340,7 @@ def read_units(directory: Path = UNIT_FILES) -> dict[str, Definition]:
         kind = next(filter(None, map(command_kind, starts)), None)
         if not UNIT_NAME.fullmatch(file.name):
             kind = None  # A template, or nothing that systemd takes for a unit: it cannot be asked.
-        units[file.name] = Definition(_stack(text), user[1] if user else None, kind=kind)
+        units[file.name] = Definition(owner_of(text), user[1] if user else None, kind=kind)
     return units
 
 
@@ -366,7 +363,7 @@ def read_programs(directory: Path = CONF_DIR) -> dict[str, Definition]:
             if kind in ("program", "fcgi-program"):
                 options = parser[section]
                 programs[name.strip()] = Definition(
-                    _stack(text),
+                    owner_of(text),
                     options.get("user"),
                     options.get("autostart", "true").lower() not in ("false", "no", "off", "0"),
                     options.get("stdout_logfile", ""),
@@ -632,12 +629,6 @@ def _uid(user: str) -> int | None:
         return int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
     except KeyError:
         return None
-
-
-def _stack(text: str) -> str | None:
-    """Return the stack whose name a unit or program file carries."""
-    label = re.search(r"^# stack: (\S+)", text, re.MULTILINE)
-    return label[1] if label else None
 
 
 class _Owners:

@@ -107,7 +107,7 @@ schedulers:
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.drift import (
@@ -115,45 +115,50 @@ from ansible.module_utils.drift import (
     RecordError,
     Records,
     differences,
+    members,
     observe,
     unfit,
 )
-from ansible.module_utils.scheduler_look import OPTIONS, census, identity
+from ansible.module_utils.scheduler_look import OPTIONS, census_and_units, identity
 from ansible.module_utils.supervisord_files import SOCKET
+from ansible.module_utils.systemd_show import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ansible.module_utils.systemd_show import Shown
 
 
-class Host:
-    """What this module asks of the host."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        """Keep the module for running commands."""
-        self.module = module
-
-    def show_units(self, names: list[str]) -> str:
-        """Return what systemd says of units; nothing where it does not run."""
-        command = ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", *names]
-        code, said, _ = self.module.run_command(command)
-        return str(said) if code == 0 else ""
-
-    def programs(self) -> dict[str, str]:
-        """Return the state of each program of supervisord; none where it does not answer."""
-        if not SOCKET.exists():
-            return {}
-        from ansible.module_utils.supervisord_rpc import process_info  # Its imports take a while.
-
-        with contextlib.suppress(RuntimeError):
-            return {str(one["name"]): str(one["statename"]) for one in process_info(SOCKET)}
+def running_programs() -> dict[str, str]:
+    """Return the state of each program of supervisord; none where it does not answer."""
+    if not SOCKET.exists():
         return {}
+    from ansible.module_utils.supervisord_rpc import process_info  # Its imports take a while.
 
-    def states(self, specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the state of each spec."""
-        found: list[dict[str, Any]] = observe(
-            specs, show_units=self.show_units, programs=self.programs
-        )
-        return found
+    with contextlib.suppress(RuntimeError):
+        return {str(one["name"]): str(one["statename"]) for one in process_info(SOCKET)}
+    return {}
 
 
-def look(records: Records, host: Host, roles: dict[str, Any], *, full: bool) -> dict[str, Any]:
+def states_of(
+    specs: Iterable[Mapping[str, Any]], ask: Callable[[list[str]], Shown]
+) -> list[dict[str, Any]]:
+    """Return the state of what each spec means.
+
+    Args:
+        specs: what to look at; see module_utils/drift.py.
+        ask: names of units -> what systemd says of them; is called once.
+    """
+    wanted = [members(spec) for spec in specs]
+    shown = ask([name for one in wanted for name in one["units"]])
+    running = running_programs() if any(one["programs"] for one in wanted) else {}
+    found: list[dict[str, Any]] = observe(wanted, shown, running)
+    return found
+
+
+def look(
+    records: Records, ask: Callable[[list[str]], Shown], roles: dict[str, Any], *, full: bool
+) -> dict[str, Any]:
     """Return role -> in which way it differs from its record, without those that do not."""
     found: dict[str, Any] = {}
     there: dict[str, Any] = {}
@@ -162,7 +167,7 @@ def look(records: Records, host: Host, roles: dict[str, Any], *, full: bool) -> 
             there[role] = records.read(role)
         except RecordError as error:
             found[role] = [str(error)]
-    states = host.states([record["spec"] for record in there.values()])
+    states = states_of([record["spec"] for record in there.values()], ask)
     for (role, record), state in zip(there.items(), states):  # noqa: B905 - Python 3.9
         found[role] = differences(record, identity=identity(), state=state, **roles[role])
         if full and not found[role]:
@@ -179,9 +184,11 @@ def memory_of_services(records: Records) -> dict[str, Any]:
     return memory
 
 
-def record(records: Records, host: Host, roles: dict[str, Any], *, write: bool) -> dict[str, Any]:
+def record(
+    records: Records, ask: Callable[[list[str]], Shown], roles: dict[str, Any], *, write: bool
+) -> dict[str, Any]:
     """Record roles as they are; return role -> why it could not be, without those that were."""
-    states = host.states([one["spec"] for one in roles.values()])
+    states = states_of([one["spec"] for one in roles.values()], ask)
     unrecorded: dict[str, Any] = {}
     for (role, one), state in zip(roles.items(), states):  # noqa: B905 - Python 3.9
         reasons = unfit(state, one["spec"])
@@ -206,27 +213,31 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    host = Host(module)
     # Not in the stack's own directory, which its user may write to.
     records = Records(Path(f"/var/lib/{given['stack']}-deployed"))
     answer: dict[str, Any] = {}
+
+    def ask(units: list[str]) -> Shown:
+        """Ask systemd for units, together with the census where one is wanted."""
+        if not given["census"]:
+            return show(module, units, PROPERTIES)[0]
+        taken, shown = census_and_units(module, given["stack"], given["census"], units, PROPERTIES)
+        answer.update(taken)
+        return shown
+
     try:
         if given["state"] == "record":
-            answer["unrecorded"] = record(
-                records, host, given["roles"], write=not module.check_mode
-            )
+            answer["unrecorded"] = record(records, ask, given["roles"], write=not module.check_mode)
         elif given["state"] == "spare":
             if not module.check_mode:
                 records.spare(given["roles"])
         else:
-            answer["drift"] = look(records, host, given["roles"], full=given["full"])
+            answer["drift"] = look(records, ask, given["roles"], full=given["full"])
             answer["memory"] = memory_of_services(records)
             if given["begin"] and answer["drift"] and not module.check_mode:
                 answer["begun"] = records.begin(answer["drift"])
     except OSError as error:
         module.fail_json(msg=f"Cannot compare this host with its records: {error}")
-    if given["census"]:
-        answer.update(census(module, given["stack"], given["census"]))
     module.exit_json(changed=False, **answer)
 
 

@@ -408,12 +408,11 @@ from ansible.module_utils.process_plan import (
     in_stages,
     is_masked,
     make_plan,
-    owner_of,
-    write_file,
 )
 from ansible.module_utils.process_supervisord import Supervisord
-from ansible.module_utils.process_systemd import UNIT_DIR, Systemd
+from ansible.module_utils.process_systemd import Systemd
 from ansible.module_utils.scheduler_look import OPTIONS, census
+from ansible.module_utils.stack_files import UNIT_DIR, owner_of, write_file
 
 
 class RolledBackError(SetError):  # type: ignore[misc]  # ansible has no types

@@ -215,14 +215,9 @@ def test_what_is_not_well_is_not_recorded(
 # --- the module, on a scratch directory ---------------------------------------------------------
 
 
-class Host:
-    """A host without systemd and supervisord."""
-
-    def states(self, specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = drift.observe(
-            specs, show_units=lambda names: "", programs=dict
-        )
-        return found
+def no_systemd(units: list[str]) -> dict[str, Any]:
+    """Answer as on a host where systemd does not run."""
+    return {}
 
 
 @pytest.fixture
@@ -235,12 +230,12 @@ def recorded(records: Any, file: Path) -> dict[str, Any]:
     """Record a role that manages one file; return what it was told."""
     told = {"redis": {"inputs": {"redis_port": "1"}, "release": ""}}
     given = {"redis": {**told["redis"], "spec": {"paths": [str(file)]}}}
-    assert module.record(records, Host(), given, write=True) == {}
+    assert module.record(records, no_systemd, given, write=True) == {}
     return told
 
 
 def look(records: Any, told: dict[str, Any], *, full: bool = False) -> Any:
-    return module.look(records, Host(), told, full=full)
+    return module.look(records, no_systemd, told, full=full)
 
 
 def test_a_role_is_as_it_was_recorded(records: Any, recorded: dict[str, Any]) -> None:
@@ -254,7 +249,7 @@ def test_the_memory_of_the_services_is_remembered(records: Any, file: Path) -> N
     needs = {"once": 3, "beside": 2, "choice": "celery_worker_handover"}
     spec = {"paths": [str(file)], "memory": needs}
     given = {"process_manager": {"inputs": {}, "release": "", "spec": spec}}
-    assert module.record(records, Host(), given, write=True) == {}
+    assert module.record(records, no_systemd, given, write=True) == {}
     assert module.memory_of_services(records) == needs
 
 
@@ -314,7 +309,7 @@ def test_a_run_that_did_not_end_is_a_difference_until_the_next_record(
     records.begin(["redis"])
     assert look(records, recorded) == {"redis": ["a run that changed it did not end well"]}
     given = {"redis": {**recorded["redis"], "spec": {"paths": [str(file)]}}}
-    module.record(records, Host(), given, write=True)
+    module.record(records, no_systemd, given, write=True)
     assert look(records, recorded) == {}
 
 
@@ -354,8 +349,42 @@ def answer_of(given: dict[str, Any]) -> dict[str, Any]:
 
 def test_check_mode_writes_nothing(records: Any, file: Path) -> None:
     given = {"redis": {"inputs": {}, "release": "", "spec": {"paths": [str(file)]}}}
-    assert module.record(records, Host(), given, write=False) == {}
+    assert module.record(records, no_systemd, given, write=False) == {}
     assert not records.directory.exists()
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >> "$0.log"
+while [ "$1" != -- ]; do shift; done
+shift
+for unit; do
+    printf 'LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n'
+    printf 'SubState=running\nMainPID=%s\nDropInPaths=\n\n' "${#unit}"
+done
+"""
+
+
+def test_the_module_asks_systemd_once_for_its_units_and_those_of_the_census(
+    records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text(SYSTEMCTL)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(module, "Records", lambda directory: records)
+    told = {"inputs": {}, "release": ""}
+    roles = {"redis": {**told, "spec": {"units": ["redis-server.service"]}}}
+    assert answer_of({"stack": "nobody", "roles": roles, "state": "record"})["unrecorded"] == {}
+    log = tmp_path / "systemctl.log"
+    log.unlink()
+    program.write_text(SYSTEMCTL.replace("=enabled", "=disabled"))
+    census = {"units": ["celery-beat.service"], "names": ["web"]}
+    answer = answer_of({"stack": "nobody", "roles": {"redis": told}, "census": census})
+    assert answer["drift"] == {"redis": ["unit redis-server.service: disabled, was enabled"]}
+    assert [(one["name"], one["main_pid"]) for one in answer["units"]] == [
+        ("celery-beat.service", len("celery-beat.service"))
+    ]
+    assert len(log.read_text().splitlines()) == 1
 
 
 def test_the_module_answers_with_its_census(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 from loading import load
 
 drain = load("module_utils/process_drain")
+scopes = load("module_utils/process_scopes")
+units = load("module_utils/systemd_show")
 plans = load("module_utils/process_plan")
 
 
@@ -85,7 +87,7 @@ def test_what_drains_is_read_from_its_scope(tmp_path: Path) -> None:
         {**scope, "ActiveState": "inactive"},
         {},
     ]
-    found = drain.parse_scopes([scope, *others], "shop", now=1000, monotonic=100, proc=tmp_path)
+    found = scopes.parse_scopes([scope, *others], "shop", now=1000, monotonic=100, proc=tmp_path)
     assert found == [
         {
             "unit": "x-celery-worker",
@@ -104,13 +106,13 @@ def test_a_release_is_told_only_of_its_own_stack(tmp_path: Path) -> None:
         ("c", "/opt/blog/releases/ab12"),
     ):
         (tmp_path / name).symlink_to(target)
-    found = [drain.release_in(tmp_path / name, "shop") for name in ("a", "b", "c", "missing")]
+    found = [scopes.release_in(tmp_path / name, "shop") for name in ("a", "b", "c", "missing")]
     assert found == ["ab12", "ab12", "", ""]
 
 
 def test_blocks_of_systemctl_are_told_apart() -> None:
-    assert drain.parse_blocks("Id=a\nX=1=2\n\nId=b\n") == [{"Id": "a", "X": "1=2"}, {"Id": "b"}]
-    assert drain.parse_blocks("") == []
+    assert units.parse_blocks("Id=a\nX=1=2\n\nId=b\n") == [{"Id": "a", "X": "1=2"}, {"Id": "b"}]
+    assert units.parse_blocks("") == []
 
 
 def guard(tmp_path: Path, *times: str) -> tuple[Any, Any, Path]:

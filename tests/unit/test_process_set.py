@@ -17,6 +17,7 @@ from loading import ROOT, load
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 process_set = load("modules/process_set")
 plans = sys.modules["ansible.module_utils.process_plan"]
+stack_files = sys.modules["ansible.module_utils.stack_files"]
 inputs = sys.modules["ansible.module_utils.process_inputs"]
 systemd = sys.modules["ansible.module_utils.process_systemd"]
 supervisord = sys.modules["ansible.module_utils.process_supervisord"]
@@ -52,7 +53,7 @@ class Host:
         return plans.make_plan(
             stack="shop",
             wanted={self.path(name): body for name, body in (wanted or {}).items()},
-            present=plans.read_files(self.directory, systemd.SUFFIXES),
+            present=stack_files.read_files(self.directory, systemd.SUFFIXES),
             units=units or [],
             states=states or {},
             masked=[self.path(name) for name in masked or []],
@@ -190,7 +191,7 @@ def test_a_mask_gives_way_to_the_unit(host: Host) -> None:
     Path(host.path("celery-beat.service")).symlink_to("/dev/null")
     name = "celery-beat.service"
     assert host.plan({name: text()}, [host.unit(name)]).write == [host.path(name)]
-    plans.write_file(Path(host.path(name)), text(), 0o644)
+    stack_files.write_file(Path(host.path(name)), text(), 0o644)
     assert Path(host.path(name)).read_text() == text()
     assert not Path(host.path(name)).is_symlink()
     assert Path("/dev/null").is_char_device()
@@ -244,8 +245,8 @@ def test_a_service_restarts_with_its_socket(host: Host) -> None:
 
 
 def test_the_owner_stands_near_the_top(host: Host) -> None:
-    assert plans.owner_of(text()) == "shop"
-    assert plans.owner_of("\n" * 20 + text()) is None
+    assert stack_files.owner_of(text()) == "shop"
+    assert stack_files.owner_of("\n" * 20 + text()) is None
 
 
 def test_a_unit_of_two_files_restarts_for_either(host: Host) -> None:
@@ -327,7 +328,7 @@ class Running:
         self.told: list[tuple[str, Any]] = []
 
     def files(self) -> dict[str, str]:
-        return plans.read_files(self.directory, {".conf", *systemd.SUFFIXES})
+        return stack_files.read_files(self.directory, {".conf", *systemd.SUFFIXES})
 
     def unit_of(self, path: str) -> str | None:
         name = Path(path).name.replace(".conf", "")

@@ -75,7 +75,11 @@ def test_it_reports_and_changes_nothing(run: Any, check: bool) -> None:
 
 def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
     log = systemctl(path, SYSTEMCTL)
-    _, answer = run(stack="shop", units=["celery-beat.service", "huey-periodic.service"])
+    _, answer = run(
+        stack="shop",
+        units=["celery-beat.service", "huey-periodic.service"],
+        names=["celery-beat", "web"],
+    )
     assert answer["units"] == [
         {
             "name": "celery-beat.service",
@@ -96,7 +100,8 @@ def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
     ]
     (call,) = log.read_text().splitlines()
     assert call.startswith("show ")
-    assert call.endswith(" -- celery-beat.service huey-periodic.service")
+    units = "celery-beat.service huey-periodic.service web.service *-draining-*.scope"
+    assert call.endswith(f" -- {units}")
 
 
 def test_what_lurks_is_asked_for_with_the_rest(

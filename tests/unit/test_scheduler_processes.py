@@ -827,8 +827,8 @@ def test_units_and_programs_of_nobodys_that_would_schedule_are_found(host: Host)
     kinds = {**census.nobodys(units), **census.nobodys(programs)}
     assert kinds == {"old.service": BEAT, "wrapped.service": HUEY, "old": BEAT}
     host.supervise("old", "STOPPED")
-    states = census.parse_units(["ssh.service", "old.service"], SHOWN)
-    states[1]["enabled"] = "enabled-runtime"
+    (old,) = census.unit_states(["old.service"], {"old.service": SHOWN["ssh.service"]})
+    states = [{**old, "name": "ssh.service"}, {**old, "enabled": "enabled-runtime"}]
     assert census.lurkers(kinds, states, host.states("celery-beat", "old")) == [
         {
             "name": "old.service",
@@ -879,30 +879,29 @@ def test_secrets_and_unprintable_characters_are_not_shown(
 
 # --- systemctl ----------------------------------------------------------------------------------
 
-SHOWN = """MainPID=0
-LoadState=masked
-ActiveState=inactive
-SubState=dead
-UnitFileState=masked
+SHOWN = {
+    "celery-beat.service": {
+        "MainPID": "0",
+        "LoadState": "masked",
+        "ActiveState": "inactive",
+        "SubState": "dead",
+        "UnitFileState": "masked",
+    },
+    "ssh.service": {
+        "MainPID": "46",
+        "LoadState": "loaded",
+        "ActiveState": "activating",
+        "SubState": "start-pre",
+        "UnitFileState": "enabled",
+    },
+    "nope.service": {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""},
+}
 
-MainPID=46
-LoadState=loaded
-ActiveState=activating
-SubState=start-pre
-UnitFileState=enabled
 
-MainPID=0
-LoadState=not-found
-ActiveState=inactive
-UnitFileState=
-"""
-
-
-def test_unit_states_are_read_in_the_order_asked_for() -> None:
-    units = ["celery-beat.service", "ssh.service", "nope.service"]
-    assert census.systemctl_show(units)[-3:] == units
+def test_unit_states_are_told_in_the_order_asked_for() -> None:
+    units = ["celery-beat.service", "ssh.service", "unknown.service", "nope.service"]
     keys = ("name", "load", "active", "enabled", "main_pid", "starting")
-    assert [tuple(state[key] for key in keys) for state in census.parse_units(units, SHOWN)] == [
+    assert [tuple(state[key] for key in keys) for state in census.unit_states(units, SHOWN)] == [
         ("celery-beat.service", "masked", "inactive", "masked", 0, False),
         ("ssh.service", "loaded", "activating", "enabled", 46, True),
         ("nope.service", "not-found", "inactive", "", 0, False),

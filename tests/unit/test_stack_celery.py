@@ -169,8 +169,8 @@ def test_beat_says_when_it_can_read_its_schedule(celery: Path, project: Path, wo
     assert file.exists() == works, said.stderr
 
 
-# Stops the program when it has sent its first tick and lets it go on. It prints whether it does, how
-# often it had sent by then, and how often it has a second later.
+# Stops the program when it has sent its first tick and lets it go on. It prints whether it does,
+# how often it had sent by then, and how often it has a second later.
 STANDS_STILL = """
 "$@" & until [ -s "$0" ]; do sleep 0.1; done
 kill -STOP $!; sleep 1.5; before=$(wc -c <"$0"); kill -CONT $!; sleep 1
