@@ -234,20 +234,35 @@ class Host:
         raw: the variables of ours that it sets, as written.
         values: what the roles will read, their defaults included, without the unreadable ones.
         unreadable: variable -> why it cannot be templated; "" if it only waits for facts.
+        later: defaults that are templates, and that nobody has asked for yet: each costs a
+            millisecond, on every host.
+        template: template -> its value on this host; may raise AnsibleError.
     """
 
     name: str
     raw: Mapping[str, Any]
-    values: Mapping[str, Any]
-    unreadable: Mapping[str, str]
+    values: dict[str, Any]
+    unreadable: dict[str, str]
+    later: dict[str, str]
+    template: Callable[[Any], Any]
 
     def get(self, variable: str) -> Any:
         """Return the variable's value, None without one."""
+        if variable in self.later:
+            try:
+                self.values[variable] = self.template(self.later.pop(variable))
+            except AnsibleError:
+                self.unreadable[variable] = ""  # A default need not be wrong.
         return self.values.get(variable)
+
+    def can_read(self, variable: str) -> bool:
+        """Say whether the variable's value is known, if only that it has none."""
+        self.get(variable)
+        return variable not in self.unreadable
 
     def lacks(self, variable: str) -> bool:
         """Say whether the variable is known to be empty."""
-        return variable not in self.unreadable and self.get(variable) in (None, "", [], {})
+        return self.can_read(variable) and self.get(variable) in (None, "", [], {})
 
     def mapping(self, variable: str) -> Mapping[str, Any]:
         """Return the variable's value if it is a mapping, else an empty one."""
@@ -606,7 +621,7 @@ def _differing_environments(fleet: Fleet) -> Iterator[str]:
         found = [
             (host.name, {path: str(leaf) for path, leaf in _leaves(variable, host.get(variable))})
             for host in hosts
-            if variable not in host.unreadable
+            if host.can_read(variable)
         ]
         for name, ours in found[1:]:
             first, theirs = found[0]
@@ -914,7 +929,7 @@ def _camera(fleet: Fleet, host: Host) -> Iterator[str]:
 
 def _app_source(fleet: Fleet, host: Host) -> Iterator[str]:
     source = host.get("app_source") or {}
-    if not fleet.reads(host, "app_source") or "app_source" in host.unreadable:
+    if not fleet.reads(host, "app_source") or not host.can_read("app_source"):
         return
     if not isinstance(source, Mapping):
         return
@@ -1193,15 +1208,17 @@ def _read_host(
         variables={**values, **templates, **every, **others, "hostvars": hostvars},
     )
     unreadable: dict[str, str] = {}
-    for variable, value in {**templates, **raw}.items():
+    for variable in templates.keys() | raw:
+        values.pop(variable, None)
+    for variable, value in raw.items():
         try:
             values[variable] = templar.template(value)
         except AnsibleError as error:
-            values.pop(variable, None)
-            # What waits for facts, and a default, need not be wrong.
-            is_fault = variable in raw and "ansible_facts" not in repr(value)
+            # What waits for facts need not be wrong.
+            is_fault = "ansible_facts" not in repr(value)
             unreadable[variable] = str(error).splitlines()[0] if is_fault else ""
-    return Host(name, raw, values, unreadable)
+    later = {variable: text for variable, text in templates.items() if variable not in raw}
+    return Host(name, raw, values, unreadable, later, templar.template)
 
 
 def _sentence(text: str, hosts: Sequence[str], fleet: Fleet) -> str:
