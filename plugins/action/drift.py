@@ -6,13 +6,17 @@ The module documents the result. What this action takes:
 
     stack: name of the stack.
     state: "look", "record" or "spare".
-    roles: list of the roles that run on this host, in their order. For "spare", nothing beside it.
-    unread: role -> prefixes of the variables that it does not read.
-    follows: role -> roles with which it has to run.
-    hosts: anything that tells the addresses of all hosts.
-    release: name of the release that `app` shall bring; may be empty.
+    fleet: what is alike for all hosts; not with "spare":
+        roles: role -> the hosts on which it runs; the roles in their order.
+        follows: role -> roles with which it has to run.
+        reads: role -> beginnings of the variables that it reads; of a role that is missing, all.
+        hosts: anything that tells the addresses of all hosts.
+        release: name of the release that `app` shall bring; may be empty.
+        full, begin: as the module takes them.
+    census: as the module takes it; with "look".
     managed: role -> what it manages; with "record".
-    full, begin, census: as the module takes them; with "look".
+    release: name of the release that `app` has brought; may be empty; with "record".
+    roles: list of roles; with "spare".
 
 With "look", the result has `began`, seconds of the controller's CLOCK_MONOTONIC, beside what the
 module returns. The host is then in the group `__looked`, and if anything differs in `__due` and,
@@ -115,6 +119,26 @@ def host_inputs(
     return inputs
 
 
+def inputs_of(
+    role: str, inputs: Mapping[str, str], reads: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """Return name -> hash of what counts for a role.
+
+    Args:
+        role: its name.
+        inputs: name -> hash of all public variables, and of what is no variable.
+        reads: role -> beginnings of the variables that it reads; of a role that is missing, all.
+    """
+    if role not in reads:
+        return dict(inputs)
+    counts = tuple(reads[role])
+    return {
+        name: value
+        for name, value in inputs.items()
+        if name not in PUBLIC or name.startswith(counts)
+    }
+
+
 def with_followers(
     drift: dict[str, list[str]], roles: Sequence[str], follows: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
@@ -132,21 +156,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
 
     _requires_connection = True
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(
-        {
-            "stack",
-            "state",
-            "roles",
-            "unread",
-            "follows",
-            "hosts",
-            "release",
-            "managed",
-            "full",
-            "begin",
-            "census",
-        }
-    )
+    _VALID_ARGS = frozenset({"stack", "state", "fleet", "census", "managed", "release", "roles"})
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -155,43 +165,57 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         began = time.monotonic()
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
-        roles = args["roles"]
+        host = task_vars["inventory_hostname"] if task_vars else ""
         state = args.get("state", "look")
-        inputs = {} if state == "spare" else self._inputs(task_vars or {}, args["hosts"])
-        told = {
-            role: {
-                "inputs": {
-                    name: value
-                    for name, value in inputs.items()
-                    if not name.startswith(tuple(args.get("unread", {}).get(role, ())))
-                },
-                "release": str(args.get("release", "")) if role == "app" else "",
-            }
-            for role in roles
-        }
-        module_args = {"stack": args["stack"], "state": state, "roles": told}
-        if state == "record":
-            for role in roles:
-                told[role]["spec"] = plain(args["managed"][role])
-        elif state == "look":
-            module_args.update({key: args[key] for key in ("full", "begin") if key in args})
+        fleet = plain(args.get("fleet", {}))
+        module_args = {"stack": args["stack"], "state": state}
+        if state == "spare":
+            roles: dict[str, dict[str, Any]] = {role: {} for role in args["roles"]}
+        elif state == "record":
+            roles = self._told(args["managed"], args["release"], fleet, task_vars or {})
+            for role, spec in args["managed"].items():
+                roles[role]["spec"] = plain(spec)
+        else:
+            names = [role for role, hosts in fleet["roles"].items() if host in hosts]
+            roles = self._told(names, fleet["release"], fleet, task_vars or {})
+            module_args.update(full=fleet["full"], begin=fleet["begin"])
             if "census" in args:
                 module_args["census"] = plain(args["census"])
         result.update(
-            self._execute_module(module_name="drift", module_args=module_args, task_vars=task_vars)
+            self._execute_module(
+                module_name="drift",
+                module_args={**module_args, "roles": roles},
+                task_vars=task_vars,
+            )
         )
         for role, reasons in result.get("unrecorded", {}).items():
             self._display.warning(
-                f"{(task_vars or {}).get('inventory_hostname')}: the next run of {role} will be a "
-                f"full one, since {'; '.join(reasons)}."
+                f"{host}: the next run of {role} will be a full one, since {'; '.join(reasons)}."
             )
         if "drift" in result:
             result["began"] = began
-            result["drift"] = with_followers(result["drift"], roles, args.get("follows", {}))
+            result["drift"] = with_followers(result["drift"], list(roles), fleet["follows"])
             due = [f"__due_{role}" for role in result["drift"]]
             result["add_group"] = "_".join(["__looked", *result["drift"]])
             result["parent_groups"] = ["__looked", "__due", *due] if due else []
         return result
+
+    def _told(
+        self,
+        names: Iterable[str],
+        release: object,
+        fleet: Mapping[str, Any],
+        task_vars: dict[str, Any],
+    ) -> dict[str, dict[str, Any]]:
+        """Return role -> what it is told on this host, as the module takes it."""
+        inputs = self._inputs(task_vars, fleet["hosts"])
+        return {
+            role: {
+                "inputs": inputs_of(role, inputs, fleet["reads"]),
+                "release": str(release) if role == "app" else "",
+            }
+            for role in names
+        }
 
     def _inputs(self, task_vars: dict[str, Any], hosts: object) -> dict[str, str]:
         """Return name -> hash of all that a role on this host is told."""

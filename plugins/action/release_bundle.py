@@ -2,15 +2,16 @@
 # MIT License (see LICENSE)
 """Pack the project's code on the controller, named by its content.
 
-No host is contacted. Arguments:
+No host is contacted: a task that uses this is delegated to the controller. Arguments:
 
-    source: directory of the project on the controller, relative to the bundle's root or absolute;
-        empty when the project is a package alone.
-    package: requirement from the Python index; empty when the project is a directory.
+    source: dict with one of
+        path: directory of the project on the controller, relative to the bundle's root or absolute.
+        git: repository, of which `version` (branch, tag or commit) is checked out below cache_dir.
+        package: requirement from the Python index.
     requirements: file of locked requirements, relative to the source; empty when there is none.
     extra_requirements: list of requirements beside the project's own.
     furniture: list of texts, what a host adds to the code: interpreter, shared and writable paths.
-    cache_dir: directory on the controller for the archives.
+    cache_dir: directory on the controller for the archives, relative or absolute like `path`.
 
 Result:
 
@@ -95,7 +96,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
 
     _requires_connection = False
     _VALID_ARGS = frozenset(
-        {"source", "package", "requirements", "extra_requirements", "furniture", "cache_dir"}
+        {"source", "requirements", "extra_requirements", "furniture", "cache_dir"}
     )
 
     def run(
@@ -105,12 +106,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
         root = Path(constants.CONFIG_FILE).parent if constants.CONFIG_FILE else Path()
-        source = root / args["source"] if args["source"] else None
+        cache = root / args["cache_dir"]
+        origin = args["source"]
+        source = root / origin["path"] if origin.get("path") else None
         if source and not source.is_dir():
             raise AnsibleActionFail(f"app_source.path is {source}, which is not a directory.")
+        if origin.get("git"):
+            source = cache / "source"
+            done = self._check_out(origin, source, task_vars)
+            if done.get("failed"):
+                return {**result, **done}
 
         code = pack(source, project_files(source)) if source else pack(Path(), [])
-        texts = [*args["extra_requirements"], args["package"]]
+        texts = [*args["extra_requirements"], origin.get("package") or ""]
         if source and args["requirements"]:
             texts += requirement_texts(source / args["requirements"])
         if any(LOCAL.search(text) for text in texts):
@@ -118,7 +126,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
         requirements_id = digest(*texts)
         name = digest(code, requirements_id, *args["furniture"])
 
-        archive = root / args["cache_dir"] / f"{name}.tar.gz"
+        archive = cache / f"{name}.tar.gz"
         if not archive.exists():
             archive.parent.mkdir(parents=True, exist_ok=True)
             # Another run may be writing the same.
@@ -132,3 +140,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible has no types
             "archive": str(archive),
             "requirements_id": requirements_id,
         }
+
+    def _check_out(
+        self, origin: dict[str, Any], source: Path, task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Have a version of a repository in a directory; return what ansible.builtin.git says."""
+        found: dict[str, Any] = self._execute_module(
+            module_name="ansible.builtin.git",
+            module_args={
+                "repo": origin["git"],
+                "version": origin["version"],
+                "dest": str(source),
+                "force": True,
+            },
+            task_vars=task_vars,
+        )
+        return found

@@ -449,6 +449,14 @@ def test_an_input_is_the_value_that_a_variable_has(was: Any, now: Any, same: boo
     assert (one == other) is same
 
 
+def test_what_a_server_does_not_read_does_not_count_for_it() -> None:
+    inputs = dict.fromkeys(["redis_port", "stack_name", "celery_loglevel", "bundle", "groups"], "1")
+    reads = {"redis": ["redis_", "stack_"]}
+    assert action.inputs_of("app", inputs, reads) == inputs
+    found = action.inputs_of("redis", inputs, reads)
+    assert sorted(found) == ["bundle", "groups", "redis_port", "stack_name"]
+
+
 def test_only_known_variables_are_inputs() -> None:
     assert list(action.host_inputs({"v": 1, "w": 1}, {"v", "u"}, template)) == ["v"]
 

@@ -21,21 +21,17 @@ FILES = {
 }
 
 
-def unread(role: str) -> tuple[str, ...]:
-    words = re.findall(r"'(\w+_)'", VARS["__drift_unread"][role])
-    return (*VARS["__drift_services_alone"], *words)
-
-
 @pytest.mark.parametrize("role", FILES)
-def test_a_server_reads_none_of_the_variables_that_do_not_count_for_it(role: str) -> None:
+def test_a_server_reads_no_variable_that_does_not_count_for_it(role: str) -> None:
     paths = [ROOT / name for name in FILES[role]]
     paths += [p for p in (ROOT / "roles" / role).rglob("*") if p.is_file() and p.suffix != ".md"]
     used = {name for path in paths for name in re.findall(r"\w+", path.read_text())}
-    assert {name for name in used & PUBLIC if name.startswith(unread(role))} == set()
+    counts = tuple(VARS["__drift_reads"][role])
+    assert {name for name in used & PUBLIC if not name.startswith(counts)} == set()
     assert {name for name in PUBLIC if name.startswith(f"{role}_")} & used
 
 
-@pytest.mark.parametrize("role", VARS["__drift_wanted"].keys() - {"app"})
+@pytest.mark.parametrize("role", VARS["__drift_hosts_of"].keys() - {"app"})
 def test_every_role_that_manages_something_says_what(role: str) -> None:
     assert f"__{role}_manages:" in (ROOT / f"roles/{role}/vars/main.yml").read_text()
     last = yaml.safe_load((ROOT / f"roles/{role}/tasks/main.yml").read_text())[-1]
@@ -51,5 +47,5 @@ def test_what_app_manages_is_in_a_result() -> None:
 def test_every_role_that_changes_hosts_is_looked_at() -> None:
     others = {"drift", "locks", "preflight", "services", "stack", "verify"}
     assert {path.name for path in (ROOT / "roles").iterdir()} - others == set(
-        VARS["__drift_wanted"]
+        VARS["__drift_hosts_of"]
     )

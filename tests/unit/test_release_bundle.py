@@ -1,11 +1,14 @@
 """A release is named by its content."""
 
 import os
+import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
-from loading import load
+from loading import ROOT, load
 
 bundle = load("action/release_bundle")
 
@@ -82,3 +85,55 @@ def test_a_local_requirement_is_recognised(line: str) -> None:
 @pytest.mark.parametrize("line", ["celery==5.7.0", "    --hash=sha256:00", "# ./comment"])
 def test_a_named_requirement_is_not_local(line: str) -> None:
     assert not bundle.LOCAL.search(line)
+
+
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role:
+        name: app
+        tasks_from: bundle.yml
+      vars:
+        stack_name: shop
+        stack_task_queue: none
+        app_cache_dir: {directory}/cache
+        app_requirements: ""
+        app_source: {{git: {directory}/repository, version: {version}}}
+    - ansible.builtin.debug:
+        msg: "{{{{ __app_bundle.id }}}} from {{{{ __app_bundle.archive }}}}"
+"""
+
+
+def bundled(directory: Path, version: str) -> str:
+    """Bundle a version of a repository as a run does; return what the run says."""
+    playbook = directory / "bundle.yml"
+    playbook.write_text(PLAYBOOK.format(directory=directory, version=version))
+    done = subprocess.run(
+        # No host is contacted: this one cannot be.
+        [Path(sys.executable).with_name("ansible-playbook"), playbook, "-i", "nowhere.invalid,"]
+        + ["--check"],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def test_a_version_of_a_repository_is_checked_out(tmp_path: Path) -> None:
+    git = ["git", "-C", tmp_path / "repository", "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run(["git", "init", "-q", tmp_path / "repository"], check=True)
+    for number in (1, 2):
+        (tmp_path / "repository/manage.py").write_text(f"print({number})")
+        subprocess.run([*git, "add", "manage.py"], check=True)
+        subprocess.run([*git, "commit", "-qm", "x"], check=True)
+        subprocess.run([*git, "tag", f"v{number}"], check=True)
+    for number in (1, 2, 1):
+        said = re.search(r"\w{12} from (/\S+\.tar\.gz)", bundled(tmp_path, f"v{number}"))
+        assert said
+        with tarfile.open(said[1]) as archive:
+            content = archive.extractfile("manage.py")
+            assert content
+            assert content.read() == f"print({number})".encode()
+    assert "Failed to checkout" in bundled(tmp_path, "v3")
