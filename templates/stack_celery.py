@@ -38,7 +38,6 @@ def now():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-
 def read_settings():
     """Return the deployment's settings, a dict.
 
