@@ -31,7 +31,7 @@ def test_a_server_reads_no_variable_that_does_not_count_for_it(role: str) -> Non
     assert {name for name in PUBLIC if name.startswith(f"{role}_")} & used
 
 
-@pytest.mark.parametrize("role", VARS["__drift_hosts_of"].keys() - {"app"})
+@pytest.mark.parametrize("role", sorted(VARS["__drift_hosts_of"].keys() - {"app"}))
 def test_every_role_that_manages_something_says_what(role: str) -> None:
     assert f"__{role}_manages:" in (ROOT / f"roles/{role}/vars/main.yml").read_text()
     last = yaml.safe_load((ROOT / f"roles/{role}/tasks/main.yml").read_text())[-1]

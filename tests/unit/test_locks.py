@@ -70,8 +70,8 @@ def test_a_name_that_two_locks_have_needs_a_confirmation() -> None:
 @pytest.mark.parametrize(
     ("value", "is_one"),
     [
-        (uuid.uuid1().hex.encode(), True),
-        (uuid.uuid4().hex.encode(), True),
+        pytest.param(uuid.uuid1().hex.encode(), True, id="uuid1"),
+        pytest.param(uuid.uuid4().hex.encode(), True, id="uuid4"),
         (b"x" * 32, False),
         (b"1", False),
         (b"\xff" * 32, False),
