@@ -1373,3 +1373,12 @@ def test_a_misspelt_variable_of_any_role_is_found() -> None:
     assert [
         name for name in sorted(variables) if not name.startswith(tuple(MODULE["PREFIXES"]))
     ] == []
+
+
+def test_a_default_that_cannot_be_worked_out_is_not_known_to_be_empty() -> None:
+    def fails(_template: str) -> None:
+        raise MODULE["AnsibleError"]("no such variable")
+
+    host = MODULE["Host"]("web1", {}, {"a": ""}, {}, {"b": "{{ c }}"}, fails)
+    assert [host.lacks("a"), host.can_read("a")] == [True, True]
+    assert [host.can_read("b"), host.lacks("b"), host.get("b")] == [False, False, None]

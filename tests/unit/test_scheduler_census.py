@@ -104,6 +104,23 @@ def test_it_asks_systemd_once_for_all_units(run: Any, path: Path) -> None:
     assert call.endswith(f" -- {units}")
 
 
+DRAINING = """cat <<'END'
+
+Id=x-celery-worker-draining-7.scope
+Description=shop: x-celery-worker drains until 1970-01-01T00:20:00+00:00
+ActiveState=active
+END
+exit 0
+"""
+
+
+def test_what_drains_is_told_with_the_rest(run: Any, path: Path) -> None:
+    systemctl(path, SYSTEMCTL.replace("exit 0\n", DRAINING))
+    units = ["celery-beat.service", "huey-periodic.service"]
+    _, answer = run(stack="shop", units=units, names=["celery-beat", "huey-periodic"])
+    assert [(one["unit"], one["pid"]) for one in answer["draining"]] == [("x-celery-worker", 7)]
+
+
 def test_what_lurks_is_asked_for_with_the_rest(
     run: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,28 +169,33 @@ def test_beat_says_when_it_can_read_its_schedule(celery: Path, project: Path, wo
     assert file.exists() == works, said.stderr
 
 
-# Stops the program when it has sent its first tick and lets it go on. It prints whether it does,
-# how often it had sent by then, and how often it has a second later.
+# Stops the program when it begins to tick and lets it go on. It prints whether it does, how often
+# it had sent by then, and how often it has a second later.
 STANDS_STILL = """
-"$@" & until [ -s "$0" ]; do sleep 0.1; done
-kill -STOP $!; sleep 1.5; before=$(wc -c <"$0"); kill -CONT $!; sleep 1
-[ -e "/proc/$!/exe" ] && echo "goes on" || echo "ends"; kill -9 $!; echo "$before" "$(wc -c <"$0")"
+"$@" & until [ -s "$0" ]; do sleep 0.1; done; sleep 0.3; touch sent
+kill -STOP $!; sleep 1.5; before=$(wc -c <sent); kill -CONT $!; sleep 1
+[ -e "/proc/$!/exe" ] && echo "goes on" || echo "ends"; kill -9 $!; echo "$before" "$(wc -c <sent)"
 """
 
 
-@pytest.mark.parametrize(("may_for", "then"), [("0.2", "ends"), ("60", "goes on")])
+# Also in the middle of a long sleep: what is due behind it would be sent a moment later.
+@pytest.mark.parametrize(
+    ("may_for", "every", "then"),
+    [("0.2", 1.2, "ends"), ("0.2", 60, "ends"), ("60", 1.2, "goes on")],
+)
 def test_a_beat_that_stood_still_ends_before_it_sends_anything(
-    celery: Path, project: Path, may_for: str, then: str
+    celery: Path, project: Path, may_for: str, every: float, then: str
 ) -> None:
     write(
         project,
         "from celery.signals import before_task_publish\n"
         "app.conf.broker_url = 'memory://'\n"
-        "app.conf.beat_schedule = {'tick': {'task': 'tick', 'schedule': 1.2}}\n"
+        f"app.conf.beat_schedule = {{'tick': {{'task': 'tick', 'schedule': {every}}}}}\n"
         "before_task_publish.connect(lambda **_: open('sent', 'a').write('x'), weak=False)",
     )
     beat = ["celery", "-A", "shop", "beat", "--pidfile=", "--loglevel=INFO"]
-    under = ["env", f"STACK_STILL_MAX={may_for}", "sh", "-c", STANDS_STILL, "sent"]
+    told = [f"STACK_STILL_MAX={may_for}", "STACK_READY_FILE=ready"]
+    under = ["env", *told, "sh", "-c", STANDS_STILL, "ready"]
     said = run(celery, project, {}, *beat, under=under)
     *_, found, counts = said.stdout.splitlines()
     before, after = map(int, counts.split())
