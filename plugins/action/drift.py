@@ -165,19 +165,20 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         began = time.monotonic()
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self._task.args
-        host = task_vars["inventory_hostname"] if task_vars else ""
+        variables = task_vars or {}
+        host = variables.get("inventory_hostname")
         state = args.get("state", "look")
         fleet = plain(args.get("fleet", {}))
         module_args = {"stack": args["stack"], "state": state}
         if state == "spare":
             roles: dict[str, dict[str, Any]] = {role: {} for role in args["roles"]}
         elif state == "record":
-            roles = self._told(args["managed"], args["release"], fleet, task_vars or {})
+            roles = self._told(args["managed"], args["release"], fleet, variables)
             for role, spec in args["managed"].items():
                 roles[role]["spec"] = plain(spec)
         else:
             names = [role for role, hosts in fleet["roles"].items() if host in hosts]
-            roles = self._told(names, fleet["release"], fleet, task_vars or {})
+            roles = self._told(names, fleet["release"], fleet, variables)
             module_args.update(full=fleet["full"], begin=fleet["begin"])
             if "census" in args:
                 module_args["census"] = plain(args["census"])
