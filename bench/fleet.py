@@ -5,7 +5,7 @@ Usage: bench/fleet runs [-n HOSTS] [-r ROUNDS] [--only CONTENDER...] [--kinds KI
        bench/fleet check [-n HOSTS]    does every contender reach the state, and mend it?
        bench/fleet web [-r ROUNDS] [--rate RATE]          requests during a release
        bench/fleet tasks [-r ROUNDS] [--rate RATE]        tasks during a release
-       bench/fleet throughput [-r ROUNDS] [--count TASKS] tasks/s under each manager
+       bench/fleet throughput [-r ROUNDS] [--count TASKS] tasks/s under each manager, in short turns
        bench/fleet down
 """
 
@@ -36,6 +36,7 @@ from bench.hosts import (
 )
 from bench.measure import ARTEFACTS, Run, comparison, growth, store, timed
 from bench.state import RELEASES, Goals, source_key, trees_of, write_project
+from bench.throughput import throughput
 
 KINDS = ("cold", "no_change", "code", "rollback", "requirement")
 # The release that a kind of run brings. Each contender does them in this order.
@@ -201,10 +202,11 @@ def main() -> None:
     for name, option, default in (
         ("web", "rate", 100),
         ("tasks", "rate", 20),
-        ("throughput", "count", 10000),
+        ("throughput", "count", 8000),
     ):
         command = commands.add_parser(name)
-        command.add_argument("-r", "--rounds", type=int, default=3)
+        rounds = 40 if name == "throughput" else 3
+        command.add_argument("-r", "--rounds", type=int, default=rounds)
         command.add_argument(f"--{option}", dest="amount", type=int, default=default)
     commands.add_parser("plot")
     commands.add_parser("down")
@@ -218,9 +220,9 @@ def main() -> None:
     elif given.command == "down":
         destroy()
     else:
-        {"web": traffic.web, "tasks": traffic.tasks, "throughput": traffic.throughput}[
-            given.command
-        ](given.rounds, given.amount)
+        {"web": traffic.web, "tasks": traffic.tasks, "throughput": throughput}[given.command](
+            given.rounds, given.amount
+        )
 
 
 if __name__ == "__main__":

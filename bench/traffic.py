@@ -1,9 +1,8 @@
-"""What users and tasks notice of a release, and how fast a worker works under each manager."""
+"""What users and tasks notice of a release."""
 
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -23,8 +22,6 @@ from bench.hosts import (
     create_infra,
     empty_infra,
     existing,
-    on,
-    redis,
     remove,
     sql,
     write_inventories,
@@ -56,17 +53,6 @@ while not ended.wait(max(0, begin + count / rate - time.monotonic())):
     record_tick.apply_async(("bench",))
     count += 1
 print(json.dumps({"sent": count, "slow": ids}))
-"""
-# Runs on a host: fills the queue with tasks that do nothing and leave no result.
-FILLER = """
-import sys
-import django
-django.setup()
-from example.celery import app
-from ticks.tasks import ping
-with app.producer_pool.acquire(block=True) as producer:
-    for _ in range(int(sys.argv[1])):
-        ping.apply_async(ignore_result=True, producer=producer)
 """
 
 
@@ -220,93 +206,3 @@ def tasks(rounds: int, rate: float) -> None:
     head = ["manager", "release, s", "tasks", "lost", "repeated", f"lost of 3 of {SLOW} s"]
     print("\n" + table([*head, "pause, s", "sender's pause, s"], rows))
     store("tasks", measured)
-
-
-class ByHand:
-    """A worker that somebody starts in a shell."""
-
-    def __init__(self, host: str, argv: list[str]) -> None:
-        """Take the unit's command."""
-        self.host, self.argv = host, argv
-
-    def start(self) -> None:
-        """Start it in the background, its log in a file."""
-        script = f'echo $$ >/run/by-hand.pid; exec {SHELL} "$@" >/var/log/by-hand.log 2>&1'
-        argv = ["docker", "exec", "-d", container(self.host), "sh", "-c", script, "sh", *self.argv]
-        subprocess.run(argv, check=True)
-
-    def stop(self) -> None:
-        """Stop it and wait for that."""
-        ended = 'kill "$pid"; while [ -d "/proc/$pid" ]; do sleep 0.1; done'
-        on(self.host, "sh", "-c", f"pid=$(cat /run/by-hand.pid); {ended}")
-
-
-class Supervised:
-    """The worker under its manager."""
-
-    def __init__(self, host: str, command: str) -> None:
-        """Take the manager's command."""
-        self.host, self.command = host, command
-
-    def start(self) -> None:
-        """Start it, without waiting until it is ready."""
-        subprocess.Popen(
-            ["docker", "exec", container(self.host), self.command, "start", "celery-worker"],
-            stdout=subprocess.DEVNULL,
-        )
-
-    def stop(self) -> None:
-        """Stop it and wait for that."""
-        on(self.host, self.command, "stop", "celery-worker")
-
-
-def tasks_per_second(worker: ByHand | Supervised, count: int) -> float:
-    """Fill the queue, start the worker, and return its speed between 90 % and 10 % of the queue."""
-    redis("DEL", "celery")
-    on(worker.host, SHELL, "python", "-c", FILLER, str(count))
-    worker.start()
-    seen: list[tuple[float, int]] = []
-    deadline = time.monotonic() + 300
-    for share in (0.9, 0.1):
-        while (left := redis("LLEN", "celery")) > count * share:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"The worker of {worker.host} leaves {left} tasks of {count}.")
-            time.sleep(0.02)
-        seen.append((time.monotonic(), left))
-    worker.stop()
-    (begin, many), (end, few) = seen
-    return (many - few) / (end - begin)
-
-
-def throughput(rounds: int, count: int) -> None:
-    """Compare a worker's tasks per second under our unit, our program and started by hand."""
-    deploy(2, ["app2"])
-    argv = on(
-        "app1",
-        "sh",
-        "-c",
-        "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID celery-worker)/cmdline",
-    )
-    workers: dict[str, ByHand | Supervised] = {
-        "by hand": ByHand("app1", argv.split()),
-        "systemd": Supervised("app1", "systemctl"),
-        "supervisord": Supervised("app2", "supervisorctl"),
-    }
-    on("app1", "systemctl", "stop", f"{STACK}.target")
-    on("app2", "supervisorctl", "stop", "all")
-    measured: dict[str, list[float]] = {name: [] for name in workers}
-    for number in range(rounds):
-        names = list(workers)
-        for name in names[number % 3 :] + names[: number % 3]:
-            measured[name].append(tasks_per_second(workers[name], count))
-            print(f"{name:12} {measured[name][-1]:7.0f} tasks/s", flush=True)
-    rows = [
-        [
-            name,
-            f"{statistics.median(found):.0f}",
-            f"{statistics.median(map(float.__truediv__, found, measured['by hand'])):.3f}",
-        ]
-        for name, found in measured.items()
-    ]
-    print("\n" + table(["worker", "tasks/s", "/ by hand"], rows))
-    store("throughput", measured)
