@@ -8,8 +8,9 @@ STACK_CELERY_SETTINGS, a JSON object with Celery's lower-case names. Nothing in 
 of it. An app that brings a loader of its own (`Celery(loader=...)`) does not use this one.
 
 A worker whose unit names a file in STACK_READY_FILE writes there when it has begun to consume, a
-beat when it has its schedule and begins to tick. A beat whose unit says in STACK_STILL_MAX for how
-many seconds its host may stand still ends when that was longer, before it sends anything.
+beat when it has its schedule and begins to tick; the latter ends at once when it is told to. A beat
+whose unit says in STACK_STILL_MAX for how many seconds its host may stand still ends when that was
+longer, before it sends anything.
 
 Runs with Celery 5.3 and later, on the Python of the project.
 """
@@ -106,6 +107,24 @@ def end_if_it_stood_still(sender, **_):
     scheduler.tick = tick_and_watch
 
 
+def end_at_once(sender, **_):
+    """Let this beat, a `celery.beat.Service`, end as soon as its schedule is put away.
+
+    Celery 5.7 then waits for the thread that answers questions: for up to a second, and for three
+    where the broker does not answer. So long nobody would schedule, for nothing: the thread holds
+    nothing but its own connection, and does not keep a process alive.
+    """
+    scheduler = sender.scheduler
+    close = scheduler.close
+
+    def close_and_forget():
+        """Put the schedule away, and whom beat would wait for out of its sight."""
+        close()
+        sender._pidbox = None
+
+    scheduler.close = close_and_forget
+
+
 class Loader(AppLoader):
     """Celery's usual loader, and the deployment's settings on top."""
 
@@ -116,6 +135,7 @@ class Loader(AppLoader):
         worker_ready.connect(tell_ready)
         if os.environ.get(READY_FILE):
             beat_init.connect(tell_ready_beat)
+            beat_init.connect(end_at_once)
         if os.environ.get(STILL_MAX):
             beat_init.connect(end_if_it_stood_still)
 

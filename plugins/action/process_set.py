@@ -12,6 +12,8 @@ The module of the same name documents the result. What this action takes:
     services: dict, as the filter `service_specs` returns it: what shall and must not run here.
     keep: bool, what services that must not run here left stays.
     only: list of names of what the run may touch; empty for all.
+    identity: dict, `hostname` and `machine_id` of the host, as the module scheduler_census returns
+        them; where they are needed and not known, the host is asked.
     inputs, journal, census, ask: as the module takes them.
     manager: "systemd" or "supervisord".
 
@@ -234,7 +236,18 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
 
     _requires_connection = True
     _VALID_ARGS = frozenset(
-        {"manager", "stack", "services", "keep", "only", "inputs", "journal", "census", "ask"}
+        {
+            "manager",
+            "stack",
+            "services",
+            "keep",
+            "only",
+            "identity",
+            "inputs",
+            "journal",
+            "census",
+            "ask",
+        }
     )
 
     def run(
@@ -247,7 +260,10 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         if manager not in RENDERERS:
             raise AnsibleActionFail(f"process_set cannot render for {manager!r}.")
         services, absent = args["services"]["services"], args["services"]["absent"]
-        host = self._identity() if any(spec["scheduler"] for spec in services) else {}
+        host = {}
+        if any(spec["scheduler"] for spec in services):
+            known = args.get("identity", {})
+            host = known if known.get("machine_id") else self._identity()
         rendered = RENDERERS[manager](args["stack"], services, absent, host)
         result.update(
             self._execute_module(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,21 @@ def test_beat_says_when_it_can_read_its_schedule(celery: Path, project: Path, wo
         under=under,
     )
     assert file.exists() == works, said.stderr
+
+
+def test_beat_waits_for_nobody_when_it_ends(celery: Path, project: Path) -> None:
+    """Not for the thread that answers questions, here kept by a broker that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write(project, f"app.conf.broker_url = 'amqp://127.0.0.1:{silent.getsockname()[1]}//'")
+        said = run(
+            *(celery, project, {"beat_enable_remote_control": True}),
+            *("celery", "-A", "shop", "beat", "--pidfile=", "-s", "schedule"),
+            under=until_it_says_so(project / "celery-beat.ready"),
+        )
+    assert "is starting" in said.stdout, said.stderr
+    assert "did not stop" not in said.stderr
+    assert "Traceback" not in said.stderr
+    assert list(project.glob("schedule*"))
 
 
 # Stops the program when it begins to tick and lets it go on. It prints whether it does, how often
