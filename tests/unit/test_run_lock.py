@@ -72,6 +72,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         run.communicate()
 
 
+def let_a_moment_pass() -> None:
+    """Wait so long that the next run does not count as one that looked before the last one ended.
+
+    How long ago the lock was given back is known but for the time that the host's answer takes.
+    """
+    time.sleep(2)
+
+
 def is_free(directory: Path) -> bool:
     return (directory / "lease").read_text().startswith("\n")
 
@@ -89,6 +97,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(start: Start, tmp_path: P
     wait_for(lambda: is_free(tmp_path))
     # Its pipe is closed: nothing that outlives the run holds it.
     assert "ok=3" in first.communicate(timeout=5)[0]
+    let_a_moment_pass()
     assert start(0).wait(30) == 0
 
 
@@ -105,6 +114,7 @@ def test_what_was_seen_while_another_run_held_the_lock_does_not_count(
         assert word in said, said
     assert is_free(tmp_path)
     assert not list(tmp_path.glob("*.started"))[1:], "It has not gone on."
+    let_a_moment_pass()
     assert start(0).wait(30) == 0
 
 
@@ -119,7 +129,7 @@ def test_a_run_that_dies_frees_the_lock(start: Start, tmp_path: Path, number: in
 
 def test_a_lease_that_nobody_renews_ends(start: Start, tmp_path: Path) -> None:
     now = float(Path("/proc/uptime").read_text().split()[0])
-    for until, code in ((now + 60, 2), (now - 1, 0)):
+    for until, code in ((now + 60, 2), (now - 5, 0)):
         (tmp_path / "lease").write_text(f"other:1:1\n{until:.0f}\nsomebody else\n")
         assert start(0).wait(30) == code
         wait_for(lambda code=code: bool(code) or is_free(tmp_path))
