@@ -260,7 +260,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         if manager not in RENDERERS:
             raise AnsibleActionFail(f"process_set cannot render for {manager!r}.")
         services, absent = args["services"]["services"], args["services"]["absent"]
-        host = {}
+        host: dict[str, str] = {}
         if any(spec["scheduler"] for spec in services):
             known = args.get("identity", {})
             host = known if known.get("machine_id") else self._identity()
