@@ -24,21 +24,6 @@ with app.producer_pool.acquire(block=True) as producer:
     for _ in range(int(sys.argv[1])):
         ping.apply_async(ignore_result=True, producer=producer)
 """
-# Runs on a host: prints a process and all that descend from it.
-TREE = """
-import os, sys
-parents = {}
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            parents[pid] = stat.read().rpartition(")")[2].split()[1]
-    except FileNotFoundError:
-        pass
-tree = [sys.argv[1]]
-for pid in tree:
-    tree += [child for child, parent in parents.items() if parent == pid]
-print(*tree)
-"""
 
 
 class ByHand:
@@ -84,10 +69,10 @@ class Held:
         pid = worker.start()
         if not wait_for(f"the worker of {host}", lambda: redis("LLEN", "celery") == 0, 60):
             raise RuntimeError(f"The worker of {host} does not work.")
-        pids = on(host, "python3", "-c", TREE, str(pid)).split()
-        loop = 'while read -r signal; do kill "-$signal" "$@"; echo done; done'
+        # Each of them leads a process group, which its children are in.
+        loop = 'while read -r signal; do kill "-$signal" "-$0" && echo done; done'
         self.gate = subprocess.Popen(
-            ["docker", "exec", "-i", container(host), "sh", "-c", loop, "sh", *pids],
+            ["docker", "exec", "-i", container(host), "sh", "-c", loop, str(pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
