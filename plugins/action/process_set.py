@@ -14,11 +14,13 @@ The module of the same name documents the result. What this action takes:
     only: list of names of what the run may touch; empty for all.
     identity: dict, `hostname` and `machine_id` of the host, as the module scheduler_census returns
         them; where they are needed and not known, the host is asked.
-    inputs, journal, census, ask: as the module takes them.
+    inputs, leave_schedulers, journal, census, ask: as the module takes them.
+    manages: `paths`, `units` and `packages` that make up the manager itself, where services run.
     manager: "systemd" or "supervisord".
 
 Returns beside that:
 
+    manages: what the module drift shall record of all this; see module_utils/drift.py.
     intended: `services`, names of units and programs; `masked` and `held`, those of systemd that
         must not be able to run here, and that a cluster starts and stops; `memory`, that of
         `services`; `prefix`, that of their names; `schedulers`, names of those that the census
@@ -226,6 +228,28 @@ def render_supervisord(
     }
 
 
+def managed(
+    stack: dict[str, Any], intended: dict[str, Any], manager: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Return what of a set the module drift records; see module_utils/drift.py.
+
+    Args:
+        stack: what all services share; see the head of this file.
+        intended: as this action returns it.
+        manager: the argument `manages`.
+    """
+    # Services run what the release and the environment file say.
+    reads = [stack["current"], stack["env_file"]]
+    own = manager if intended["services"] else {}
+    return {
+        "marked": stack["name"],
+        "paths": [*(reads if intended["services"] else []), *own.get("paths", [])],
+        "units": own.get("units", []),
+        "packages": own.get("packages", []),
+        **{key: intended[key] for key in ("held", "masked", "memory")},
+    }
+
+
 RENDERERS = {"systemd": render_systemd, "supervisord": render_supervisord}
 # Where a service's log is; the directory is put in.
 LOGS = {"systemd": "`journalctl -u '{{}}'`", "supervisord": "{}/{{}}.log"}
@@ -244,6 +268,8 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
             "only",
             "identity",
             "inputs",
+            "leave_schedulers",
+            "manages",
             "journal",
             "census",
             "ask",
@@ -274,6 +300,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
                     "forget": [] if args.get("keep") else args["services"]["forget"],
                     "only": args.get("only", []),
                     "inputs": args.get("inputs", []),
+                    "leave_schedulers": args.get("leave_schedulers", False),
                     "journal": args.get("journal"),
                     "census": args["census"],
                     "ask": args.get("ask"),
@@ -282,7 +309,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
                 task_vars=task_vars,
             )
         )
-        result["intended"] = {
+        result["intended"] = intended = {
             "services": [unit["name"] for unit in rendered["units"]],
             "masked": rendered["masked"],
             "held": [unit["name"] for unit in rendered["units"] if unit.get("held")],
@@ -291,6 +318,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
             "schedulers": args["census"]["programs"],
             "log": LOGS[manager].format(args["stack"]["log_dir"]),
         }
+        result["manages"] = managed(args["stack"], intended, args.get("manages", {}))
         return result
 
     def _identity(self) -> dict[str, str]:

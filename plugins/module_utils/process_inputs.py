@@ -47,46 +47,69 @@ def target_of(path: Path) -> str | None:
     return str(path.readlink()) if path.is_symlink() else None
 
 
-def put_link(path: Path, target: str, changed_ns: int | None = None) -> None:
-    """Make a link or let it point elsewhere in one step; `changed_ns` is its time stamp then."""
+def put_link(path: Path, target: str) -> None:
+    """Make a link or let it point elsewhere, in one step."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(target)
-    if changed_ns is not None:
-        os.utime(scratch, ns=(changed_ns, changed_ns), follow_symlinks=False)
     scratch.replace(path)
+
+
+def former_of(path: Path) -> Path:
+    """Return where what was at a path stays until all that reads the new one has come up."""
+    return path.with_name(f"{path.name}.former")
 
 
 @dataclass
 class Switch:
-    """The switch of inputs, and the way back."""
+    """The switch of inputs, and the way back.
+
+    `former`: each switched path -> where that is which was there before, None for nothing.
+    `origin`: name of the directory that the switched link pointed to; empty if there is none.
+    `is_adopted`: an earlier run has switched, and left it to this one to end that well.
+    """
 
     inputs: list[Input]
-    former_links: dict[Path, tuple[str, int] | None] = field(default_factory=dict)
-    former_files: dict[Path, Path | None] = field(default_factory=dict)
+    former: dict[Path, Path | None] = field(default_factory=dict)
+    origin: str = ""
+    is_adopted: bool = False
     undone: bool = False
 
     def do(self) -> None:
-        """Switch every input that is due."""
-        for one in self.inputs:
+        """Switch every input that is due; what an earlier run has left is no way back then."""
+        due = [one for one in self.inputs if one.is_due()]
+        if due:
+            self.former, self.origin, self.is_adopted = {}, "", False
+            for one in self.inputs:
+                former_of(Path(one.path)).unlink(missing_ok=True)
+        for one in due:
             path = Path(one.path)
-            if not one.is_due():
-                continue
+            kept = former_of(path)
+            if os.path.lexists(path):
+                os.link(path, kept, follow_symlinks=False)
+            self._note(path, kept if os.path.lexists(kept) else None)
             if one.link:
-                before = target_of(path)
-                self.former_links[path] = (
-                    None if before is None else (before, path.lstat().st_mtime_ns)
-                )
                 put_link(path, one.link)
-                continue
-            kept = path.with_name(f"{path.name}.former")
-            kept.unlink(missing_ok=True)
-            if path.exists():
-                os.link(path, kept)
-            self.former_files[path] = kept if kept.exists() else None
-            # When it was written says nothing of when it began to count.
-            os.utime(one.next)
-            Path(one.next).replace(path)
+            else:
+                # When it was written says nothing of when it began to count.
+                os.utime(one.next)
+                Path(one.next).replace(path)
+
+    def adopt(self) -> None:
+        """Take over the way back that an earlier run has left, if it still leads anywhere."""
+        left = {Path(one.path): former_of(Path(one.path)) for one in self.inputs}
+        there = {path: kept for path, kept in left.items() if os.path.lexists(kept)}
+        if not there or not all(kept.exists() for kept in there.values()):
+            return
+        self.is_adopted = True
+        for path, kept in there.items():
+            self._note(path, kept)
+
+    def _note(self, path: Path, kept: Path | None) -> None:
+        """Note the way back for one path."""
+        self.former[path] = kept
+        if kept and (target := target_of(kept)) and not self.origin:
+            self.origin = Path(target).name
 
     def undo(self, *, as_old: bool) -> None:
         """Give back what `do` has switched, once.
@@ -97,32 +120,18 @@ class Switch:
         if self.undone:
             return
         self.undone = True
-        for path, before in self.former_links.items():
-            if before:
-                put_link(path, before[0], before[1] if as_old else None)
-            else:
-                path.unlink()
-        for path, kept in self.former_files.items():
+        for path, kept in self.former.items():
             if kept is None:
                 path.unlink()
                 continue
             if not as_old:
-                os.utime(kept)
+                os.utime(kept, follow_symlinks=False)
             kept.replace(path)
 
     def keep(self) -> None:
         """Forget the way back."""
-        for kept in self.former_files.values():
-            if kept:
-                kept.unlink()
-
-    def switched(self) -> bool:
-        """Tell whether anything was switched."""
-        return bool(self.former_links or self.former_files)
-
-    def origin(self) -> str:
-        """Return the name of the directory that the first switched link pointed to, if any."""
-        return next((Path(one[0]).name for one in self.former_links.values() if one), "")
+        for one in self.inputs:
+            former_of(Path(one.path)).unlink(missing_ok=True)
 
 
 def note(path: Path, entry: dict[str, Any]) -> None:

@@ -87,6 +87,11 @@ class Plan:
         """Tell whether anything at all has to be done."""
         return any(vars(self).values())
 
+    def only_switches(self) -> bool:
+        """Tell whether another release comes, and nothing else has to be done for it."""
+        others = {name: value for name, value in vars(self).items() if value}
+        return bool(self.switch) and others.keys() <= {"switch", "restart"}
+
 
 class Manager(Protocol):
     """What a reconcile asks of a process manager.

@@ -97,6 +97,15 @@ options:
         description: A file that takes the place of O(inputs[].path), if it is there. Never shown.
         type: path
         default: ""
+  leave_schedulers:
+    description:
+      - Units with O(units[].scheduler) are left as they are; another run without this option has to
+        follow. What O(inputs) held before stays on the host until that has ended well. If a
+        scheduler does not come up there, all units go back.
+      - Nothing at all is done where more is due than O(inputs) and restarts, nor in check mode; the
+        run that follows does and says it.
+    type: bool
+    default: false
   journal:
     description: Where a line of JSON is appended for each run that switches an input.
     type: dict
@@ -468,6 +477,8 @@ def roll_back(
     failed: Collection[str],
     former: dict[str, str],
     plan: Plan,
+    *,
+    is_switched: bool,
 ) -> dict[str, str]:
     """Put the former files of units back and run from them; one that had none is stopped.
 
@@ -477,6 +488,7 @@ def roll_back(
         failed: the names of the first.
         former: path -> text of the files as they were before this run.
         plan: what was done.
+        is_switched: inputs were switched, and have been given back.
 
     Returns:
         Unit name -> last words of those that do not come up from what was there before either.
@@ -486,11 +498,11 @@ def roll_back(
     for unit in units:
         is_new = not any(path in former for path in unit.files)
         differing = [p for p in map(Path, unit.files) if p.read_text("utf-8") != former.get(str(p))]
-        if not differing and not plan.switch:
+        if not differing and not is_switched:
             continue  # The files are not what broke it: the manager goes on trying.
         if is_new:
             manager.stop([unit.name])
-        elif plan.switch or unit.name in plan.restart:
+        elif is_switched or unit.name in plan.restart:
             again.append(unit)
         for path in differing:
             reload = True
@@ -564,10 +576,20 @@ def establish(
         failed = bring_up(manager, due, plan.restart)
         if failed:
             switch.undo(as_old=True)
-            concerned = [unit for unit in started if plan.switch or unit.name in failed]
-            lost = roll_back(manager, concerned, failed, former, plan)
+            is_switched = bool(switch.former)
+            concerned = [unit for unit in started if is_switched or unit.name in failed]
+            if switch.is_adopted:
+                concerned += [
+                    unit for unit in units if unit not in started and has_read(unit, switch)
+                ]
+            lost = roll_back(manager, concerned, failed, former, plan, is_switched=is_switched)
             raise RolledBackError(last_words(failed), given_back(switch, lost))
-    switch.keep()
+
+
+def has_read(unit: Unit, switch: Switch) -> bool:
+    """Tell whether an earlier run, which left the schedulers, has restarted a unit for a switch."""
+    reads = {Path(path) for path in unit.newer_than} & switch.former.keys()
+    return bool(reads) and not unit.scheduler and not unit.held
 
 
 def last_words(failed: dict[str, str]) -> list[str]:
@@ -579,9 +601,9 @@ def given_back(switch: Switch, lost: dict[str, str]) -> list[str]:
     """Say what a host runs from after a failure; nothing if its inputs are what they were."""
     if lost:
         return ["From what was there before it does not come up either:", *last_words(lost)]
-    if not switch.switched():
+    if not switch.former:
         return []
-    before = switch.origin()
+    before = switch.origin
     return [f"This host runs from the release {before} again." if before else "It has been undone."]
 
 
@@ -633,7 +655,9 @@ def apply(
             switch=switch,
         )
     except (SetError, OSError):
-        switch.undo(as_old=False)
+        # What an earlier run has switched has its processes running.
+        if not switch.is_adopted:
+            switch.undo(as_old=False)
         if moved and units:
             manager.stop([unit.name for unit in units])
             for path in wanted.keys() - former.keys():
@@ -660,6 +684,8 @@ def apply(
 def noted(journal: dict[str, Any] | None, plan: Plan, switch: Switch) -> Iterator[None]:
     """Note in the journal of deploys how the body ended, if it was to switch anything.
 
+    Also if it fails to end well what an earlier run has switched, and noted.
+
     Args:
         journal: `path` and `entry`; None keeps none.
         plan: what the body does.
@@ -675,9 +701,9 @@ def noted(journal: dict[str, Any] | None, plan: Plan, switch: Switch) -> Iterato
             ended = {"result": "rolled back", "why": error.why}
         raise
     finally:
-        if journal and plan.switch:
+        if journal and (plan.switch or (switch.is_adopted and "why" in ended)):
             seconds = round(time.monotonic() - began, 1)
-            more = {"from": switch.origin(), "seconds": seconds, **ended}
+            more = {"from": switch.origin, "seconds": seconds, **ended}
             note(Path(journal["path"]), {**journal["entry"], **more})
 
 
@@ -768,6 +794,7 @@ def main() -> None:
             "units": {"type": "list", "elements": "dict", "default": [], "options": unit_spec},
             "masked": {"type": "list", "elements": "str", "default": []},
             "inputs": {"type": "list", "elements": "dict", "default": [], "options": input_spec},
+            "leave_schedulers": {"type": "bool", "default": False},
             "journal": {"type": "dict", "options": journal_spec},
             "census": {"type": "dict", "options": OPTIONS},
             "ask": {"type": "dict", "options": ask_spec},
@@ -797,6 +824,8 @@ def main() -> None:
                 {path: one for path, one in files.items() if Path(path).stem in given["only"]}
                 for files in (wanted, former)
             )
+        if given["leave_schedulers"]:
+            units = [unit for unit in units if not unit.scheduler]
         plan = make_plan(
             stack=stack,
             wanted={path: one["content"] for path, one in wanted.items()},
@@ -808,9 +837,13 @@ def main() -> None:
             forget=given["forget"],
             inputs=inputs,
         )
+        if given["leave_schedulers"] and (module.check_mode or not plan.only_switches()):
+            plan = Plan()
         switched = {one.path: one.words() for one in inputs if one.path in plan.switch}
+        switch = Switch(inputs)
+        if not plan.switch and not module.check_mode:
+            switch.adopt()
         if plan.changes() and not module.check_mode:
-            switch = Switch(inputs)
             with noted(given["journal"], plan, switch):
                 apply(
                     managers,
@@ -821,6 +854,8 @@ def main() -> None:
                     former=former,
                     switch=switch,
                 )
+        if not given["leave_schedulers"] and not module.check_mode:
+            switch.keep()
     except (SetError, OSError) as error:
         module.fail_json(msg=str(error))
 

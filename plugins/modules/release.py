@@ -356,11 +356,17 @@ def read_journal(home: Path) -> list[dict[str, Any]]:
 
 
 def previous_release(releases: list[dict[str, Any]], journal: list[dict[str, Any]]) -> str:
-    """Return the ID of the release before the current one, empty without one."""
+    """Return the ID of the release before the current one, empty without one.
+
+    One whose last entry is not good is none: beat may not have come up after all else had.
+    """
     others = [one["id"] for one in releases if not one["current"]]
+    seen = set()
     for entry in reversed(journal):
-        if entry.get("result") == "ok" and entry.get("release") in others:
-            return str(entry["release"])
+        name = entry.get("release")
+        if entry.get("result") == "ok" and name in others and name not in seen:
+            return str(name)
+        seen.add(name)
     return others[0] if others else ""
 
 

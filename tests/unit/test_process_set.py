@@ -458,21 +458,42 @@ def test_a_broken_unit_without_a_former_file_is_removed(tmp_path: Path) -> None:
     assert manager.told == [("restart", ["web"]), ("stop", ["web"]), ("reload",)]
 
 
-class Deploy:
-    """A host whose web and worker read a release and an environment; some releases are broken."""
+LEFT = (".former", ".next")
 
-    def __init__(self, root: Path, *, broken: str = "", was: str = "one") -> None:
+
+class Deploy:
+    """A host whose services read a release and an environment; some releases are broken.
+
+    Its `kinds` are all services, `bad` those that a broken release does not let come up.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        broken: str = "",
+        was: str = "one",
+        kinds: tuple[str, ...] = ("web", "worker"),
+        bad: tuple[str, ...] = (),
+    ) -> None:
         self.current, self.env = root / "current", root / "shop.env"
         self.next, self.journal = root / "shop.env.next", root / "deploys.jsonl"
         deploy = self
 
         class Reading(Running):
+            def restart(self, names: list[str]) -> None:
+                self.told.append(("restart", names))
+                deploy.since.update(dict.fromkeys(names, time.time() + 1))
+
             def watch(self, units: list[Any]) -> dict[str, str]:
                 runs = deploy.current.is_symlink() and deploy.current.readlink().name
-                return {one.name: "no such table" for one in units if runs == broken != ""}
+                fails = {f"{kind}.service" for kind in bad or kinds} if runs == broken != "" else ()
+                return {one.name: "no such table" for one in units if one.name in fails}
 
         self.manager = Reading(root)
-        names = [root / "web.service", root / "worker.service"]
+        names = [root / f"{kind}.service" for kind in kinds]
+        for one in [root / name for name in ("one", "two") if was]:
+            one.mkdir()
         if was:
             self.current.symlink_to(root / was)
             self.env.write_text("OLD=1")
@@ -480,39 +501,57 @@ class Deploy:
                 os.utime(path, (1000, 1000), follow_symlinks=False)
             for path in names:
                 path.write_text(text())
+                os.utime(path, (1000, 1000))
         self.next.write_text("NEW=1")
         self.inputs = [
             inputs.Input(str(self.current), link=str(root / "two")),
             inputs.Input(str(self.env), next=str(self.next)),
         ]
         read = [str(self.current), str(self.env)]
-        self.units = [plans.Unit(path.name, [str(path)], newer_than=read) for path in names]
+        self.units = [
+            plans.Unit(path.name, [str(path)], newer_than=read, scheduler=path.stem == "beat")
+            for path in names
+        ]
+        self.since = {unit.name: 2000.0 for unit in self.units}
 
-    def run(self) -> Any:
-        states = {unit.name: plans.State(up=True, enabled=True, since=2000) for unit in self.units}
+    def run(self, *, leave: bool = False) -> Any:
+        """Do what the module does; `leave` leaves the schedulers."""
+        states = {
+            name: plans.State(up=True, enabled=True, since=since)
+            for name, since in self.since.items()
+        }
+        units = [unit for unit in self.units if not (leave and unit.scheduler)]
         wanted = {unit.files[0]: text() for unit in self.units}
         former = self.manager.files()
         plan = plans.make_plan(
             stack="shop",
             wanted=wanted,
             present=former,
-            units=self.units,
+            units=units,
             states=states if former else {},
             masked=[],
             inputs=self.inputs,
         )
+        if leave and not plan.only_switches():
+            plan = plans.Plan()
         switch = inputs.Switch(self.inputs)
+        if not plan.switch:
+            switch.adopt()
         entry = {"who": "ann@desk", "release": "two"}
-        with process_set.noted({"path": str(self.journal), "entry": entry}, plan, switch):
-            process_set.apply(
-                [self.manager],
-                plan,
-                stack="shop",
-                wanted={path: {"content": body, "mode": "0644"} for path, body in wanted.items()},
-                units=self.units,
-                former=former,
-                switch=switch,
-            )
+        files = {path: {"content": body, "mode": "0644"} for path, body in wanted.items()}
+        if plan.changes():
+            with process_set.noted({"path": str(self.journal), "entry": entry}, plan, switch):
+                process_set.apply(
+                    [self.manager],
+                    plan,
+                    stack="shop",
+                    wanted=files,
+                    units=units,
+                    former=former,
+                    switch=switch,
+                )
+        if not leave:
+            switch.keep()
         return plan
 
     @property
@@ -521,8 +560,16 @@ class Deploy:
 
     @property
     def noted(self) -> dict[str, Any]:
-        (line,) = self.journal.read_text().splitlines()
-        return dict(json.loads(line))
+        (line,) = self.lines
+        return line
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+
+    def left(self) -> list[str]:
+        """Return the names of what waits to be put somewhere, or back."""
+        return sorted(one.name for one in self.env.parent.glob("*.*") if one.suffix in LEFT)
 
 
 def test_inputs_are_switched_with_the_units_that_read_them(tmp_path: Path) -> None:
@@ -541,7 +588,7 @@ def test_inputs_are_switched_with_the_units_that_read_them(tmp_path: Path) -> No
         "result": "ok",
         "seconds": 0,
     }
-    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".former", ".next")]
+    assert deploy.left() == []
     # A second run has nothing to do.
     assert not any(one.is_due() for one in deploy.inputs)
 
@@ -569,6 +616,85 @@ def test_a_first_release_that_does_not_come_up_leaves_nothing(tmp_path: Path) ->
     assert not deploy.current.is_symlink()
     assert not deploy.env.exists()
     assert deploy.manager.files() == {}
+
+
+ALL = ("web", "worker", "beat")
+
+
+def test_a_scheduler_that_is_left_follows_in_another_run(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, kinds=ALL)
+    deploy.run(leave=True)
+    assert deploy.restarts == [["web.service", "worker.service"]]
+    assert deploy.current.readlink().name == "two"
+    assert deploy.left() == ["current.former", "shop.env.former"]
+    plan = deploy.run()
+    assert plan.restart == {"beat.service": f"{deploy.current} is newer than the process"}
+    assert deploy.restarts[1:] == [["beat.service"]]
+    assert deploy.left() == []
+    assert deploy.noted["result"] == "ok"
+
+
+def test_a_host_goes_back_whole_if_the_scheduler_that_was_left_does_not_come_up(
+    tmp_path: Path,
+) -> None:
+    deploy = Deploy(tmp_path, kinds=ALL, broken="two", bad=("beat",))
+    deploy.run(leave=True)
+    with pytest.raises(process_set.RolledBackError) as caught:
+        deploy.run()
+    assert "beat.service did not stay up" in str(caught.value)
+    assert str(caught.value).endswith("This host runs from the release one again.")
+    assert deploy.current.readlink().name == "one"
+    assert deploy.env.read_text() == "OLD=1"
+    first, second, back = deploy.restarts
+    assert [first, second] == [["web.service", "worker.service"], ["beat.service"]]
+    assert sorted(back) == sorted([*first, *second])
+    assert [one["result"] for one in deploy.lines] == ["ok", "rolled back"]
+    assert deploy.lines[1]["from"] == "one"
+    assert deploy.left() == []
+
+
+def test_a_release_that_does_not_come_up_is_given_back_before_the_scheduler_is_touched(
+    tmp_path: Path,
+) -> None:
+    deploy = Deploy(tmp_path, kinds=ALL, broken="two", bad=("web",))
+    with pytest.raises(process_set.RolledBackError, match="from the release one again"):
+        deploy.run(leave=True)
+    assert deploy.restarts == [["web.service", "worker.service"]] * 2
+    assert deploy.left() == []
+    assert min(deploy.current.lstat().st_mtime, deploy.env.stat().st_mtime) == 1000
+
+
+def test_more_than_a_switch_is_left_whole(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, kinds=ALL)
+    (tmp_path / "worker.service").write_text(text(body="old"))
+    assert not deploy.run(leave=True).changes()
+    assert deploy.restarts == []
+    assert deploy.current.readlink().name == "one"
+    deploy.run()
+    assert deploy.restarts == [["web.service", "worker.service"], ["beat.service"]]
+
+
+def test_what_an_earlier_release_left_is_no_way_back_from_the_next_one(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, kinds=ALL, broken="three")
+    deploy.run(leave=True)
+    # The run broke off here, and the next one brings another release with the same environment.
+    (tmp_path / "three").mkdir()
+    deploy.inputs[0] = inputs.Input(str(deploy.current), link=str(tmp_path / "three"))
+    with pytest.raises(process_set.RolledBackError, match="from the release two again"):
+        deploy.run()
+    assert deploy.env.read_text() == "NEW=1"
+    assert deploy.left() == []
+
+
+def test_a_way_back_to_a_release_that_is_gone_is_none(tmp_path: Path) -> None:
+    deploy = Deploy(tmp_path, kinds=ALL, broken="two", bad=("beat",))
+    deploy.run(leave=True)
+    (tmp_path / "one").rmdir()
+    with pytest.raises(process_set.RolledBackError) as caught:
+        deploy.run()
+    assert "runs from" not in str(caught.value)
+    assert deploy.current.readlink().name == "two"
+    assert deploy.env.read_text() == "NEW=1"
 
 
 def test_what_is_broken_before_and_after_is_told_with_both_words(tmp_path: Path) -> None:

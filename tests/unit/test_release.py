@@ -285,6 +285,8 @@ def journal(home: Path, *entries: tuple[str, str]) -> None:
         ([("a", "ok"), ("d", "ok")], "a"),
         ([("b", "ok"), ("a", "rolled back"), ("d", "ok")], "b"),
         ([("a", "ok"), ("gone", "ok"), ("d", "ok")], "a"),
+        # Its scheduler did not come up, after all else had.
+        ([("b", "ok"), ("d", "ok"), ("a", "ok"), ("a", "rolled back")], "b"),
     ],
 )
 def test_the_previous_release_is_the_one_that_was_in_use(

@@ -235,6 +235,45 @@ def test_one_that_answers_badly_is_given_back_under_either_manager(
         )
 
 
+def test_one_whose_beat_does_not_start_is_given_back_with_all_of_its_host(
+    fleet: Fleet, page: Page, project: Project
+) -> None:
+    """The host's worker had changed over with the other hosts, before beat."""
+    before, host = releases(fleet), names("scheduler")[0]
+    name = "example/celery.py"
+    broken = "import sys\n\nif 'beat' in sys.argv:\n    sys.exit('beat has no clock')\n"
+    project.edit(name, "import os\n", f"import os\n{broken}")
+    try:
+        result = fleet.playbook("release", *project.arguments)
+    finally:
+        project.edit(name, broken, "")
+    assert result.returncode != 0
+    assert "beat has no clock" in result.stdout
+    assert f"runs from the release {before[host]} again" in flat(result.stdout)
+    now = releases(fleet)
+    assert [one for one in now if now[one] == before[one]] == [host]
+    ok, back = journal(fleet, host)[-2:]
+    assert [ok["result"], back["result"]] == ["ok", "rolled back"]
+    assert ok["release"] == back["release"] == now[WEB[0]]
+    assert "beat has no clock" in back["why"]
+    # It runs what `current` says, all of it, and schedules.
+    for service in (WORKER, PERIODIC):
+        wait_for(
+            lambda service=service: fleet.service(service, host).is_running,  # type: ignore[misc]
+            30,
+            lambda service=service: fleet.service(service, host).status,  # type: ignore[misc]
+        )
+    # verify tells that the hosts do not run the same, and of nothing else.
+    said = fleet.playbook("verify").stdout
+    assert before[host] in said
+    assert "scheduler runs" not in said
+    assert fleet[host].check_output(f"ls -A /opt/{STACK} /etc/{STACK}").count(".former") == 0
+    # A release that is whole finds its way from there.
+    result = fleet.playbook("release", *project.arguments)
+    assert result.returncode == 0, result.stdout
+    assert len(set(releases(fleet).values())) == 1
+
+
 def test_the_way_back_takes_one_command(fleet: Fleet, page: Page, project: Project) -> None:
     """To the previous release, whichever that was; and there again, by its name."""
     here = releases(fleet)[WEB[0]]
