@@ -6,7 +6,7 @@ The module documents the result. What this action takes:
 
     stack: name of the stack.
     state: "look", "record" or "spare".
-    fleet: what is alike for all hosts; not with "spare":
+    fleet: what is alike for all hosts, as JSON; not with "spare":
         roles: role -> the hosts on which it runs; the roles in their order.
         follows: role -> roles with which it has to run.
         reads: role -> beginnings of the variables that it reads; of a role that is missing, all.
@@ -168,7 +168,7 @@ class ActionModule(LightAction):  # type: ignore[misc]  # loaded by path
         variables = task_vars or {}
         host = variables.get("inventory_hostname")
         state = args.get("state", "look")
-        fleet = plain(args.get("fleet", {}))
+        fleet = json.loads(args.get("fleet", "{}"))
         module_args = {"stack": args["stack"], "state": state}
         if state == "spare":
             roles: dict[str, dict[str, Any]] = {role: {} for role in args["roles"]}
