@@ -185,8 +185,8 @@ def test_beat_waits_for_nobody_when_it_ends(celery: Path, project: Path) -> None
     assert list(project.glob("schedule*"))
 
 
-# Stops the program when it begins to tick and lets it go on, until it sends or ends, at most for ten
-# seconds. It prints whether it goes on, how often it had sent by then, and how often it has.
+# Stops the program when it begins to tick and lets it go on, until it sends or ends, at most for
+# ten seconds. It prints whether it goes on, how often it had sent by then, and how often it has.
 STANDS_STILL = """
 "$@" & until [ -s "$0" ]; do sleep 0.1; done; sleep 0.3; touch sent
 kill -STOP $!; sleep 1.5; before=$(wc -c <sent); kill -CONT $!
