@@ -122,7 +122,7 @@ class Switch:
         self.undone = True
         for path, kept in self.former.items():
             if kept is None:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 continue
             if not as_old:
                 os.utime(kept, follow_symlinks=False)
