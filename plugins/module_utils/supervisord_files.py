@@ -12,6 +12,12 @@ from pathlib import Path
 CONF_DIR = Path("/etc/supervisor/conf.d")
 LAUNCHER_DIR = Path("/usr/local/lib")
 SOCKET = Path("/run/supervisor.sock")
+# What a launcher becomes on its way to the program, each for a moment, which may be a long one on a
+# busy host; see templates/supervisord/launcher.j2.
+STEPS = (
+    ["/usr/bin/setpriv", "--no-new-privs", "--"],
+    ["/usr/bin/flock", "--nonblock", "--no-fork"],
+)
 
 
 def run_as(command: bytes, stack: str) -> str | None:
@@ -30,6 +36,8 @@ def run_as(command: bytes, stack: str) -> str | None:
 
 def is_launching(command: bytes, stack: str) -> bool:
     """Tell whether a process, by its /proc/PID/cmdline, has yet to start or become the program."""
+    if command.decode(errors="replace").split("\0")[:3] in STEPS:
+        return True
     return run_as(command, stack) not in (None, "hold", "stay", "keep")
 
 

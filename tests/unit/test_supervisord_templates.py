@@ -129,7 +129,11 @@ def test_a_launcher_is_valid_and_becomes_its_program(name: str) -> None:
     text = launcher(name, spec={"handover": False})
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
     last = text[text.rindex("\nexec ") :]
-    assert last.startswith("\nexec /usr/bin/setpriv --no-new-privs -- \\\n")
+    first, _, rest = last.partition(" \\\n")
+    # The census knows these as what the launcher becomes on its way.
+    steps = [first.removeprefix("\nexec "), *rest.split("\n")[:1]]
+    known = [programs.is_launching("\0".join(step.split()).encode(), "shop") for step in steps]
+    assert known == [True, name == "celery-beat"]
 
 
 @pytest.mark.parametrize("name", ["web", "celery-worker", "celery-beat", "flower"])
@@ -289,6 +293,12 @@ def test_a_launcher_lets_go_of_a_program_that_drains(tmp_path: Path) -> None:
         ("/usr/bin/python3 /usr/local/lib/shop/web-socket hold", False, False),
         ("/bin/sh /usr/local/lib/blog/web stay /usr/bin/gunicorn", False, False),
         ("/usr/bin/gunicorn", False, False),
+        # On its way to the program.
+        ("/usr/bin/setpriv --no-new-privs -- /usr/local/lib/shop/web stay gunicorn", True, False),
+        ("/usr/bin/flock --nonblock --no-fork --conflict-exit-code 75 lock celery", True, False),
+        # An operator's own, which may stay above its program.
+        ("/usr/bin/flock /run/mine.lock celery", False, False),
+        ("/usr/bin/setpriv --pdeathsig PWR -- /usr/local/lib/shop/web keep", False, False),
     ],
 )
 def test_what_a_launcher_does_is_told_by_its_arguments(
