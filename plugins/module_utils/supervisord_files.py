@@ -27,6 +27,8 @@ def run_as(command: bytes, stack: str) -> str | None:
     them; "hold" for the program that holds a socket, which is in the same directory.
     """
     argv = command.decode(errors="replace").split("\0")
+    if argv[:3] in STEPS:
+        return ""
     # Behind the interpreter, whose line in the script may carry an option.
     for position, word in enumerate(argv[1:3], start=1):
         if word.startswith(f"{LAUNCHER_DIR}/{stack}/"):
@@ -36,8 +38,6 @@ def run_as(command: bytes, stack: str) -> str | None:
 
 def is_launching(command: bytes, stack: str) -> bool:
     """Tell whether a process, by its /proc/PID/cmdline, has yet to start or become the program."""
-    if command.decode(errors="replace").split("\0")[:3] in STEPS:
-        return True
     return run_as(command, stack) not in (None, "hold", "stay", "keep")
 
 

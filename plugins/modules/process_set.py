@@ -578,10 +578,7 @@ def establish(
             switch.undo(as_old=True)
             is_switched = bool(switch.former)
             concerned = [unit for unit in started if is_switched or unit.name in failed]
-            if switch.is_adopted:
-                concerned += [
-                    unit for unit in units if unit not in started and has_read(unit, switch)
-                ]
+            concerned += [unit for unit in units if unit not in started and has_read(unit, switch)]
             lost = roll_back(manager, concerned, failed, former, plan, is_switched=is_switched)
             raise RolledBackError(last_words(failed), given_back(switch, lost))
 
@@ -589,7 +586,7 @@ def establish(
 def has_read(unit: Unit, switch: Switch) -> bool:
     """Tell whether an earlier run, which left the schedulers, has restarted a unit for a switch."""
     reads = {Path(path) for path in unit.newer_than} & switch.former.keys()
-    return bool(reads) and not unit.scheduler and not unit.held
+    return switch.is_adopted and bool(reads) and not unit.scheduler and not unit.held
 
 
 def last_words(failed: dict[str, str]) -> list[str]:

@@ -129,6 +129,7 @@ def test_a_launcher_is_valid_and_becomes_its_program(name: str) -> None:
     text = launcher(name, spec={"handover": False})
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
     last = text[text.rindex("\nexec ") :]
+    assert last.startswith("\nexec /usr/bin/setpriv --no-new-privs -- \\\n")
     first, _, rest = last.partition(" \\\n")
     # The census knows these as what the launcher becomes on its way.
     steps = [first.removeprefix("\nexec "), *rest.split("\n")[:1]]
