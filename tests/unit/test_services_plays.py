@@ -1,5 +1,9 @@
 """Which hosts change over together, and which one after the other."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +66,38 @@ def test_a_play_has_no_hosts_where_nothing_is_due() -> None:
     templar = Templar(loader=DataLoader(), variables={"groups": {"all": ["one"]}, "hostvars": {}})
     for play in PLAYS:
         assert templar.template(trust_as_template(play["hosts"])) == []
+
+
+@pytest.mark.parametrize("play", [PLAYS[1], PLAYS[2]], ids=["others", "schedulers"])
+def test_each_host_of_a_mixed_fleet_is_reconciled_as_its_manager_needs_it(
+    play: dict[str, Any], tmp_path: Path
+) -> None:
+    tasks = tmp_path / "roles/process_manager/tasks"
+    tasks.mkdir(parents=True)
+    for entry in ("main", "reconcile"):
+        said = {"msg": f"{{{{ inventory_hostname }}}} takes {entry}"}
+        (tasks / f"{entry}.yml").write_text(yaml.safe_dump([{"ansible.builtin.debug": said}]))
+    book = tmp_path / "book.yml"
+    found = [task for task in play["tasks"] if task["name"] == "Reconcile"]
+    book.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": found}]))
+    inventory = tmp_path / "hosts.yml"
+    # The others' variable decides about the last one: it leaves its scheduler.
+    hosts: dict[str, dict[str, Any]] = {
+        "one": {},
+        "two": {"stack_process_manager": "supervisord"},
+        "three": {
+            "stack_process_manager": "supervisord",
+            "__process_manager_leaves_schedulers": True,
+        },
+    }
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    ran = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", book, "-i", inventory, "--forks", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    told = sorted(re.findall(r"(?:one|two|three) takes \w+", ran.stdout))
+    assert told == ["one takes reconcile", "three takes reconcile", "two takes main"], ran.stdout
