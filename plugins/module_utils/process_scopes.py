@@ -13,12 +13,12 @@ Runs on managed hosts: Python 3.9 or newer, standard library only.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 PROC = Path("/proc")
 # What systemd is asked for, so that `parse_scopes` finds them.
@@ -84,6 +84,8 @@ def parse_scopes(
         monotonic: CLOCK_MONOTONIC at the same moment.
         proc: where the processes are.
     """
+    from datetime import datetime  # Here, since it takes a while, and most hosts do without.
+
     found = []
     for block in blocks:
         name = NAME.fullmatch(block.get("Id", ""))

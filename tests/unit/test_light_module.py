@@ -1,6 +1,7 @@
 """Modules run on hosts without Ansible's AnsibleModule; see plugin_utils/light_action.py."""
 
 import json
+import marshal
 import os
 import subprocess
 import sys
@@ -17,6 +18,14 @@ action = load("plugin_utils/light_action")
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
 # What is asked of the module, and an answer that needs no host to be set up.
 CALL = {"state": "listed", "place": {"home": "/nowhere"}}
+
+
+@pytest.fixture(autouse=True)
+def keep(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a host keeps what it has compiled."""
+    found = tmp_path_factory.mktemp("keep")
+    monkeypatch.setattr(action, "KEEP", found)
+    return found
 
 
 def run(name: str, arguments: dict[str, Any], directory: Path) -> subprocess.CompletedProcess[str]:
@@ -72,6 +81,31 @@ def test_a_module_answers_where_there_is_no_ansible(tmp_path: Path) -> None:
 
 def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "shutil.py").write_text("raise SystemExit('imported')")
+    assert run("release", CALL, tmp_path).returncode == 0
+
+
+def test_a_module_is_compiled_once(
+    tmp_path: Path, keep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "AnsibleModule(argument_spec={}).exit_json(said=%r)"
+    assert trial(tmp_path, monkeypatch, body % "first")[1]["said"] == "first"
+    (kept,) = keep.iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    codes = marshal.loads(kept.read_bytes())  # noqa: S302 - from the line above
+    path = tmp_path / "modules/trial.py"
+    other = path.read_text().replace("first", "kept")
+    codes["ansible.modules.trial"] = compile(other, "trial", "exec")
+    kept.write_bytes(marshal.dumps(codes))
+    assert json.loads(run("trial", {}, tmp_path).stdout)["said"] == "kept"
+    # It counts for these sources alone.
+    path.write_text(path.read_text().replace("first", "second"))
+    assert json.loads(run("trial", {}, tmp_path).stdout)["said"] == "second"
+
+
+def test_a_host_that_keeps_nothing_compiles_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(action, "KEEP", "/nowhere")
     assert run("release", CALL, tmp_path).returncode == 0
 
 
