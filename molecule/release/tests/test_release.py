@@ -106,18 +106,25 @@ def status(fleet: Fleet) -> dict[str, Any]:
     return found
 
 
+def start_on(host: str, fleet: Fleet, page: Page) -> str:
+    """Start a long task on the worker of a host; return the task's id."""
+    others = ",".join(f"celery@{one}" for one in names("workers") if one != host)
+    control = f"{STACK}-shell celery -A example control --timeout 20 --destination {others}"
+    fleet[host].check_output(f"{control} cancel_consumer celery")
+    task_id = page.run_task(task="slow", seconds="240")
+    task = page.reached(task_id, ("STARTED",), 60)
+    fleet[host].check_output(f"{control} add_consumer celery")
+    assert host_of(task) == host
+    return task_id
+
+
 def test_it_refuses_no_request_and_holds_up_no_task(
     fleet: Fleet, page: Page, project: Project
 ) -> None:
     before, processes = releases(fleet), pids(fleet)
     project.name_it("two")
-    # A task on each worker, so that both managers and pools have one to wait for; none is full.
-    slow: list[str] = []
-    started: list[dict[str, Any]] = []
-    while {host_of(task) for task in started} != set(names("workers")):
-        assert len(slow) < 4, started
-        slow.append(page.run_task(task="slow", seconds="240"))
-        started.append(page.reached(slow[-1], ("STARTED",), 60))
+    # On each worker, so that both managers and pools have one to wait for.
+    slow = [start_on(host, fleet, page) for host in names("workers")]
     # The scheduler is restarted, and nothing else keeps it from ticking.
     with measured(page, "a release", gap=5), load(fleet) as requests:
         result = fleet.playbook("release", *project.arguments)
