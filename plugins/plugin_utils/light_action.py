@@ -54,7 +54,7 @@ def compiled():
     try:
         with open(KEPT, "rb") as kept:
             return marshal.load(kept)
-    except OSError:
+    except (OSError, EOFError, ValueError, TypeError):
         codes = {name: compile(source, name, "exec") for name, source in sources().items()}
     part = "%%s.%%s" %% (KEPT, os.getpid())
     try:

@@ -97,6 +97,10 @@ def test_a_module_is_compiled_once(
     codes["ansible.modules.trial"] = compile(other, "trial", "exec")
     kept.write_bytes(marshal.dumps(codes))
     assert json.loads(run("trial", {}, tmp_path).stdout)["said"] == "kept"
+    # One that cannot be read is replaced.
+    kept.write_bytes(b"")
+    assert json.loads(run("trial", {}, tmp_path).stdout)["said"] == "first"
+    assert kept.stat().st_size
     # It counts for these sources alone.
     path.write_text(path.read_text().replace("first", "second"))
     assert json.loads(run("trial", {}, tmp_path).stdout)["said"] == "second"
