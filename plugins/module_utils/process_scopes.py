@@ -84,13 +84,13 @@ def parse_scopes(
         monotonic: CLOCK_MONOTONIC at the same moment.
         proc: where the processes are.
     """
-    from datetime import datetime  # Here, since it takes a while, and most hosts do without.
-
     found = []
     for block in blocks:
         name = NAME.fullmatch(block.get("Id", ""))
         said = DESCRIPTION.fullmatch(block.get("Description", ""))
         if name and said and said[1] == stack and block.get("ActiveState") != "inactive":
+            from datetime import datetime  # Takes a while, and most hosts do without.
+
             began = int(block.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
             pid = int(name[2])
             found.append(

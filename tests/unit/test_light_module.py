@@ -91,7 +91,7 @@ def test_a_module_is_compiled_once(
     assert trial(tmp_path, monkeypatch, body % "first")[1]["said"] == "first"
     (kept,) = keep.iterdir()
     assert kept.stat().st_mode & 0o777 == 0o600
-    codes = marshal.loads(kept.read_bytes())  # noqa: S302 - from the line above
+    codes = marshal.loads(kept.read_bytes())  # noqa: S302 - just written
     path = tmp_path / "modules/trial.py"
     other = path.read_text().replace("first", "kept")
     codes["ansible.modules.trial"] = compile(other, "trial", "exec")
