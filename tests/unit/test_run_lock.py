@@ -23,7 +23,10 @@ PLAYBOOK = """
     - run_lock:
         path: {lease}
         since: {since}
-    - ansible.builtin.raw: echo > {marks}/$PPID.started; sleep {seconds}
+    - ansible.builtin.raw: |-
+        echo > {marks}/$PPID.started
+        end=$(($(date +%s) + {seconds}))
+        until [ -e {marks}/enough ] || [ $(date +%s) -ge $end ]; do sleep 0.1; done
 """
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -39,6 +42,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start a run that holds the lock for some seconds; the output comes through a pipe.
 
+    A file `enough` lets it end sooner.
     It has looked at the hosts `since` this time of CLOCK_MONOTONIC, by default since its start.
     """
     runs = []
@@ -85,14 +89,18 @@ def is_free(directory: Path) -> bool:
 
 
 def test_a_second_run_is_refused_and_the_first_goes_on(start: Start, tmp_path: Path) -> None:
-    first = start(6)
+    first = start(60)
     wait_for(lambda: list(tmp_path.glob("*.started")) != [])
+    lease = (tmp_path / "lease").read_text()
     second = start(0)
     said = " ".join(second.communicate(timeout=30)[0].split())
     assert second.returncode != 0
     for word in ("Nothing was changed", "runs run0.yml since", "lease on localhost", "20 s after"):
         assert word in said, said
-    # It has been renewed meanwhile.
+    # It is renewed by itself.
+    wait_for(lambda: (tmp_path / "lease").read_text() not in ("", lease))
+    assert first.poll() is None
+    (tmp_path / "enough").touch()
     assert first.wait(30) == 0
     wait_for(lambda: is_free(tmp_path))
     # Its pipe is closed: nothing that outlives the run holds it.
