@@ -2,9 +2,12 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from loading import ROOT
 
 PLAYBOOK = """
@@ -78,3 +81,27 @@ def test_other_playbooks_are_shown_as_ever(tmp_path: Path) -> None:
     assert "TASK [ansible.builtin.debug]" in result.stdout
     assert "PLAY RECAP" in result.stdout
     assert result.returncode == 0
+
+
+def strings(data: Any) -> Iterator[str]:
+    """Yield all texts in what YAML says."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        yield from strings(list(data.values()))
+    elif isinstance(data, list):
+        for one in data:
+            yield from strings(one)
+
+
+def test_line_breaks_are_line_breaks() -> None:
+    # A template keeps the two characters; only in double quotes does YAML make them one.
+    tasks = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+    assert tasks
+    found = {
+        f"{path.relative_to(ROOT)}: {one}"
+        for path in tasks
+        for one in strings(yaml.safe_load(path.read_text()))
+        if "\\n" in one and "match(" not in one
+    }
+    assert found == set()
