@@ -96,11 +96,11 @@ def strings(data: Any) -> Iterator[str]:
 
 def test_line_breaks_are_line_breaks() -> None:
     # A template keeps the two characters; only in double quotes does YAML make them one.
-    tasks = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
-    assert tasks
+    paths = [*ROOT.glob("roles/**/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+    assert paths
     found = {
         f"{path.relative_to(ROOT)}: {one}"
-        for path in tasks
+        for path in paths
         for one in strings(yaml.safe_load(path.read_text()))
         if "\\n" in one and "match(" not in one
     }
