@@ -20,6 +20,8 @@ from functools import cache
 from statistics import fmean
 
 from counting import HEAD, Row, Tick, count, holes, longest_gap, tick
+from docker.errors import APIError
+from docker.models.containers import Container
 from fleet import (
     BROKER,
     PERIODIC,
@@ -290,11 +292,29 @@ def powered_off(fleet: Fleet, host: str) -> Iterator[None]:
         power_on(fleet, host)
 
 
+def freeze(container: Container) -> None:
+    """Pause a container; under cgroup v1 on a busy machine, that takes more than one attempt.
+
+    The kernel does not freeze what is about to exec, and runc gives up after a thousand looks,
+    thaws the container and says so: opencontainers/runc, pull requests 2791 and 4388.
+    """
+    for _ in range(9):
+        try:
+            container.pause()
+        except APIError as error:
+            if "unable to freeze" not in str(error):
+                raise
+            time.sleep(0.5)
+        else:
+            return
+    container.pause()
+
+
 @contextmanager
 def paused(fleet: Fleet, host: str) -> Iterator[None]:
     """The host stands still, as a virtual machine that is moved does."""
     container = fleet.container(host)
-    container.pause()
+    freeze(container)
     try:
         yield
     finally:

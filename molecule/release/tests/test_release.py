@@ -109,11 +109,19 @@ def status(fleet: Fleet) -> dict[str, Any]:
 def start_on(host: str, fleet: Fleet, page: Page) -> str:
     """Start a long task on the worker of a host; return the task's id."""
     others = ",".join(f"celery@{one}" for one in names("workers") if one != host)
-    control = f"{STACK}-shell celery -A example control --timeout 20 --destination {others}"
-    fleet[host].check_output(f"{control} cancel_consumer celery")
+    celery, to = f"{STACK}-shell celery -A example", f"--timeout 20 --destination {others}"
+    fleet[host].check_output(f"{celery} control {to} cancel_consumer celery")
+    # A pool without an event loop (gevent) says yes at once, and does it when it has next read
+    # from the broker: Celery's Consumer.call_soon and synloop.
+    queues = f"{celery} inspect {to} --json active_queues"
+    wait_for(
+        lambda: not any(json.loads(fleet[host].check_output(queues)).values()),
+        60,
+        lambda: f"{others} still consume",
+    )
     task_id = page.run_task(task="slow", seconds="240")
     task = page.reached(task_id, ("STARTED",), 60)
-    fleet[host].check_output(f"{control} add_consumer celery")
+    fleet[host].check_output(f"{celery} control {to} add_consumer celery")
     assert host_of(task) == host
     return task_id
 
