@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from statistics import fmean
+from typing import Self
 
 from counting import HEAD, Row, Tick, count, holes, longest_gap, tick
 from docker.errors import APIError
@@ -103,12 +103,13 @@ class Window:
 
 
 class Pace(threading.Thread):
-    """Measures all the time how busy the machine is, by starts of Celery on a host without faults.
+    """Measures how busy the machine is, by starts of Celery on a host without faults.
 
-    A start's own CPU time is what it takes on an idle machine.
+    A start's own CPU time is what it takes on an idle machine. It measures between its entry and
+    its exit alone: each start is work that the machine has besides.
     """
 
-    INTERVAL = 6.0
+    INTERVAL = 8.0
     START = f"""
 import os, subprocess, time
 begin = time.monotonic()
@@ -118,28 +119,39 @@ print((time.monotonic() - begin) / (os.times().children_user + os.times().childr
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.found: list[tuple[datetime, float]] = []
+        self._container = Fleet().container(names("web")[0])
+        self._over = threading.Event()
+        self._found: list[float] = []
+
+    def __enter__(self) -> Self:
         self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
 
     def run(self) -> None:
-        container = Fleet().container(names("web")[0])
-        while True:
-            status, said = container.exec_run(["python3", "-c", self.START])
-            if status == 0:  # The host may be off.
-                self.found.append((now(), max(1.0, float(said))))
-            time.sleep(self.INTERVAL)
+        # At least once, so a host that was off all the time is asked when it is back.
+        while not (self._over.is_set() and self._found):
+            with suppress(APIError):  # The host is off.
+                status, said = self._container.exec_run(["python3", "-c", self.START])
+                if status == 0:
+                    self._found.append(max(1.0, float(said)))
+            if self._found:
+                self._over.wait(self.INTERVAL)
+            else:
+                time.sleep(1)
 
-    def between(self, begin: datetime, end: datetime) -> float:
-        """Return the mean of the measurements of a time, or the last one before it; 1 if none."""
-        margin = timedelta(seconds=self.INTERVAL)
-        inside = [value for moment, value in self.found if begin <= moment <= end + margin]
-        return fmean(inside or [value for _, value in self.found][-1:] or [1.0])
+    def mean(self) -> float:
+        """Return the mean of the measurements, which end with this.
 
-
-@cache
-def pace() -> Pace:
-    """Return the session's one measurement of the machine."""
-    return Pace()
+        Raises:
+            AssertionError: there is none, for half a minute.
+        """
+        self._over.set()
+        self.join(30)
+        assert self._found, "no start of Celery came to an end"
+        return fmean(self._found)
 
 
 def take_priority() -> None:
@@ -177,19 +189,19 @@ def measured(
         AssertionError: the numbers are worse than the bar, or no tick came back.
     """
     take_priority()
-    clock = pace()
     window = Window(wait_for_tick(page, now() - timedelta(seconds=2)).sent)
-    yield window
-    # From when ticks are back, or what is overdue besides the second would not have been sent yet.
-    end = wait_for_tick(page, now()).sent + timedelta(seconds=settle)
-    wait_for_tick(page, end)
+    with Pace() as pace:
+        yield window
+        # From when ticks are back, or what is overdue besides the second would not be sent yet.
+        end = wait_for_tick(page, now()).sent + timedelta(seconds=settle)
+        wait_for_tick(page, end)
     # A worker that came back late may still hold ticks that others overtook.
     patience = time.monotonic() + 15
     while holes(ticks := seconds_since(page, window.begin)) and time.monotonic() < patience:
         time.sleep(1)
     last = max(one.sent for one in ticks)
     counted = count(read(page), window.begin, last, window.gap_from)
-    row = Row(fault, gap, duplicates, counted, clock.between(window.begin, last), work)
+    row = Row(fault, gap, duplicates, counted, pace.mean(), work)
     record(row)
     wrong = row.wrong
     if every_minute and row.count.missing:
