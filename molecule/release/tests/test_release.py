@@ -223,13 +223,13 @@ def test_one_that_answers_badly_is_given_back_under_either_manager(
 ) -> None:
     """It starts, and can do all but what it is for: only its answer tells."""
     before, processes = releases(fleet), pids(fleet)
-    project.edit("ticks/health.py", "200 if healthy", "500 if healthy")
+    project.edit("ticks/health.py", "200 if healthy else 503", "500")
     both = json.dumps({"app_web_batch": len(WEB)})
     try:
         with load(fleet) as requests:
             result = fleet.playbook("release", *project.arguments, "-e", both)
     finally:
-        project.edit("ticks/health.py", "500 if healthy", "200 if healthy")
+        project.edit("ticks/health.py", "status=500", "status=200 if healthy else 503")
     assert result.returncode != 0
     assert requests.failed == []
     assert releases(fleet) == before
