@@ -38,7 +38,8 @@ WEB = names("web")
 APP_HOSTS = [*WEB, *names("workers")]
 CURRENT = f"/opt/{STACK}/current"
 OLD_MIGRATION = "0002_task_state"
-# Where this file is, the task `slow` ends.
+# A long task: seconds that outlast two releases on a slow machine, and the file that ends it.
+LONG = "900"
 ENOUGH = f"/var/lib/{STACK}/shared/media/enough"
 DRAINING = "systemctl list-units --plain --no-legend '*-draining-*'"
 
@@ -82,7 +83,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The example, whose `slow` ends when a test says so: releases take as long as the machine."""
     made = Project(tmp_path_factory.mktemp("release") / "project")
     made.edit("ticks/tasks.py", "while (", f"while not os.path.exists({ENOUGH!r}) and (")
-    made.edit("example/settings.py", "PAGE_SLOW_SECONDS = 300", "PAGE_SLOW_SECONDS = 3600")
+    made.edit("example/settings.py", "PAGE_SLOW_SECONDS = 300", f"PAGE_SLOW_SECONDS = {LONG}")
     return made
 
 
@@ -125,7 +126,7 @@ def start_on(host: str, fleet: Fleet, page: Page) -> str:
         60,
         lambda: f"{others} still consume",
     )
-    task_id = page.run_task(task="slow", seconds="3600")
+    task_id = page.run_task(task="slow", seconds=LONG)
     task = page.reached(task_id, ("STARTED",), 60)
     fleet[host].check_output(f"{celery} control {to} add_consumer celery")
     assert host_of(task) == host
@@ -161,7 +162,7 @@ def test_it_refuses_no_request_and_holds_up_no_task(
     assert draining
     assert {one["release"] for one in draining} == set(before.values())
     # Another release comes while they drain, and some of the new ones' tasks are under way.
-    late = [page.run_task(task="slow", seconds="3600") for _ in range(4)]
+    late = [page.run_task(task="slow", seconds=LONG) for _ in range(4)]
     for one in late:
         page.reached(one, ("STARTED",), 60)
     project.name_it("two and a half")
