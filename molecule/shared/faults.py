@@ -310,16 +310,14 @@ def freeze(container: Container) -> None:
     The kernel does not freeze what is about to exec, and runc gives up after a thousand looks,
     thaws the container and says so: opencontainers/runc, pull requests 2791 and 4388.
     """
-    for _ in range(9):
+    for left in reversed(range(10)):
         try:
             container.pause()
-        except APIError as error:
-            if "unable to freeze" not in str(error):
-                raise
-            time.sleep(0.5)
-        else:
             return
-    container.pause()
+        except APIError as error:
+            if not left or "unable to freeze" not in str(error):
+                raise
+        time.sleep(0.5)
 
 
 @contextmanager
