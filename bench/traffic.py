@@ -149,13 +149,22 @@ def wait_for(what: str, done: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def gap(column: str, begin: float, end: float) -> float:
-    """Return the longest time between two neighbours in a column of the ticks, in seconds."""
+def gap(column: str) -> float:
+    """Return the longest time between two neighbours in a column of the ticks, in seconds.
+
+    Behind the last one that was sent nothing is to be expected.
+    """
     query = (
         f"SELECT max(extract(epoch FROM gap)) FROM (SELECT {column} - lag({column}) OVER (ORDER BY"  # noqa: S608
-        f" {column}) AS gap FROM ticks_tick WHERE entry = 'bench' AND sent BETWEEN"
-        f" to_timestamp({begin}) AND to_timestamp({end})) AS gaps"
+        f" {column}) AS gap FROM ticks_tick WHERE entry = 'bench' AND {column} <="
+        " (SELECT max(sent) FROM ticks_tick WHERE entry = 'bench')) AS gaps"
     )
+    return float(sql(query)[0][0])
+
+
+def longest_wait() -> float:
+    """Return the longest time from the sending of a tick to its beginning, in seconds."""
+    query = "SELECT max(extract(epoch FROM received - sent)) FROM ticks_tick WHERE entry = 'bench'"
     return float(sql(query)[0][0])
 
 
@@ -163,7 +172,7 @@ def tasks_round(number: int, rate: float, names: list[str]) -> dict[str, Any]:
     """Send tasks while a release comes, and return what became of them; times in seconds."""
     sql("DELETE FROM ticks_tick WHERE entry = 'bench'")
     argv = ["docker", "exec", "-i", container(names[-1]), SHELL, "python", "-c", SENDER]
-    start, begin, end, said = beside([*argv, str(rate), str(len(names)), str(SLOW)], number)
+    _, begin, end, said = beside([*argv, str(rate), str(len(names)), str(SLOW)], number)
     sent, ids = said["sent"], ",".join(f"'{one}'" for one in said["slow"])
 
     def ticks() -> list[int]:
@@ -183,8 +192,9 @@ def tasks_round(number: int, rate: float, names: list[str]) -> dict[str, Any]:
         "lost": sent - stored,
         "repeated": deliveries - stored,
         "long_lost": len(names) - long_ones(),
-        "pause": gap("received", start, end + AROUND),
-        "pause_of_sender": gap("sent", start, end + AROUND),
+        "pause": gap("received"),
+        "pause_of_sender": gap("sent"),
+        "longest_wait": longest_wait(),
     }
 
 
@@ -200,9 +210,9 @@ def tasks(rounds: int, rate: float) -> None:
     rows = [
         [one["manager"], f"{one['seconds']:.1f}"]
         + [str(one[key]) for key in ("sent", "lost", "repeated", "long_lost")]
-        + [f"{one[key]:.2f}" for key in ("pause", "pause_of_sender")]
+        + [f"{one[key]:.2f}" for key in ("pause", "pause_of_sender", "longest_wait")]
         for one in measured
     ]
     head = ["manager", "release, s", "tasks", "lost", "repeated", f"lost of 3 of {SLOW} s"]
-    print("\n" + table([*head, "pause, s", "sender's pause, s"], rows))
+    print("\n" + table([*head, "pause, s", "sender's pause, s", "longest wait, s"], rows))
     store("tasks", measured)

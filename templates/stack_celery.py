@@ -8,9 +8,10 @@ STACK_CELERY_SETTINGS, a JSON object with Celery's lower-case names. Nothing in 
 of it. An app that brings a loader of its own (`Celery(loader=...)`) does not use this one.
 
 A worker whose unit names a file in STACK_READY_FILE writes there when it has begun to consume, a
-beat when it has its schedule and begins to tick; the latter ends at once when it is told to. A beat
-whose unit says in STACK_STILL_MAX for how many seconds its host may stand still ends when that was
-longer, before it sends anything.
+beat when it has its schedule and begins to tick; the latter ends at once when it is told to. A
+worker that is told to end gives back at once what it has not begun. A beat whose unit says in
+STACK_STILL_MAX for how many seconds its host may stand still ends when that was longer, before it
+sends anything.
 
 Runs with Celery 5.3 and later, on the Python of the project.
 """
@@ -21,7 +22,9 @@ import logging
 import os
 import time
 from pathlib import Path
+from queue import Empty
 
+from celery.bootsteps import StartStopStep
 from celery.exceptions import ImproperlyConfigured
 from celery.loaders.app import AppLoader
 from celery.signals import beat_init, worker_ready
@@ -32,6 +35,7 @@ VARIABLE = "STACK_CELERY_SETTINGS"
 STOOD_STILL = "This host stood still for %.0f s. Another one may schedule by now: beat ends."
 
 logger = logging.getLogger("celery.beat")
+worker_logger = logging.getLogger("celery.worker")
 
 
 def now():
@@ -125,6 +129,74 @@ def end_at_once(sender, **_):
     scheduler.close = close_and_forget
 
 
+def read_last_answer(channel):
+    """Read what Redis has given, or is about to give, to a channel that consumes no longer.
+
+    kombu has always one BRPOP under way, whose answer it would read when it closes the channel.
+    Without a consumer it puts a message back. No other transport asks in advance.
+
+    `channel` is a kombu channel of any transport.
+    """
+    under_way = getattr(channel, "_in_poll", None)
+    # Redis answers within brpop_timeout seconds, by default one, also when there is nothing.
+    if under_way and under_way.can_read(timeout=(channel.brpop_timeout or 0) + 1):
+        with contextlib.suppress(Empty):
+            channel._brpop_read()
+
+
+def not_begun(worker):
+    """Return the `celery.worker.request.Request`s that a `WorkController` has not begun.
+
+    Those that wait for their time (`eta`, `countdown`), for their turn under a rate limit, or for
+    a process or thread of the pool, which gets none of them after this. Other pools begin at once.
+    """
+    # Only a worker has them already.
+    from celery.worker import state
+    from celery.worker.request import Request
+
+    consumer = worker.consumer
+    # Not its `queue`, which sorts: gevent's timer keeps greenlets.
+    entries = [item.entry for item in list(consumer.timer.schedule._queue)]
+    waiting = [entry.args for entry in entries if not entry.canceled]
+    for bucket in consumer.task_buckets.values():
+        waiting += bucket.contents if bucket else ()
+    found = [args[0] for args in waiting if args and isinstance(args[0], Request)]
+    reserved = list(state.reserved_requests)
+    executor = getattr(worker.pool, "executor", None)
+    if executor:  # Threads.
+        executor.shutdown(wait=False, cancel_futures=True)
+        time.sleep(0.1)  # Who has just begun says so.
+        found += reserved
+    elif worker.semaphore is not None:  # Processes. The pool keeps what the next free ones get.
+        kept = getattr(worker.pool._pool, "outbound_buffer", ())
+        found += [one for one in reserved if not one._apply_result or one._apply_result() in kept]
+    return [request for request in found if request not in state.active_requests]
+
+
+class GiveBack(StartStopStep):
+    """Lets a worker that is told to end give back at once what it has not begun.
+
+    Celery (5.3 to 5.7) will not begin it any more, and keeps it all the same until its last task
+    has ended: for so long nobody does it. With Redis, the message that answers the last BRPOP is
+    nowhere else by then, and lost if the worker is killed in the end.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def close(self, worker):
+        """Stop consuming and give back; Celery calls this before it clears its own lists."""
+        tasks = worker.consumer.task_consumer
+        try:
+            if tasks is not None:
+                tasks.cancel()
+                read_last_answer(tasks.channel)
+                for request in not_begun(worker):
+                    if not request.message.acknowledged:
+                        request.message.requeue()
+        except Exception:  # The worker has to end its tasks, whatever this is.
+            worker_logger.warning("Some tasks are given back at the end only.", exc_info=True)
+
+
 class Loader(AppLoader):
     """Celery's usual loader, and the deployment's settings on top."""
 
@@ -133,6 +205,7 @@ class Loader(AppLoader):
         super().__init__(app, **kwargs)
         self.stack_settings = read_settings()
         worker_ready.connect(tell_ready)
+        app.steps["worker"].add(GiveBack)
         if os.environ.get(READY_FILE):
             beat_init.connect(tell_ready_beat)
             beat_init.connect(end_at_once)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -154,6 +155,53 @@ def test_a_worker_says_when_it_consumes(celery: Path, project: Path) -> None:
     tell = "import stack_celery; stack_celery.tell_ready(sender=None)"
     said = run(celery, project, {}, "python", "-c", tell, under=["env", "STACK_READY_FILE=/no/x"])
     assert said.returncode == 0, said.stderr
+
+
+# One that runs until the file "over" is there, and three that are not begun: they wait for their
+# time, for a thread, and for their turn.
+GIVES_BACK = """
+import os, time
+from celery.signals import worker_ready
+app.conf.broker_url = "filesystem://"
+folders = ("data_folder_in", "data_folder_out", "control_folder")
+app.conf.broker_transport_options = dict.fromkeys(folders, "queue")
+@app.task
+def hold():
+    later.apply_async(countdown=3600); seldom.delay(); seldom.delay()
+    while not os.path.exists("over"):
+        time.sleep(0.05)
+@app.task
+def later(): pass
+@app.task(rate_limit="1/h")
+def seldom(): pass
+worker_ready.connect(lambda **_: hold.delay(), weak=False)
+"""
+# Tells a worker to end when it has all four, and prints which of them others could take before it
+# lets the one under way come to its end.
+TELL = """
+"$@" >log 2>&1 &
+for i in $(seq 200); do [ "$(grep -c ' received$' log)" = 4 ] || sleep 0.1; done
+kill $!
+for i in $(seq 50); do [ "$(cat queue/*.msg | grep -c .)" = 3 ] || sleep 0.1; done
+cat queue/*.msg; echo; echo "still $(ls -d /proc/$!)"; touch over; wait $!; echo "ended with $?"
+cat log >&2
+"""
+
+
+def test_a_worker_that_is_told_to_end_gives_back_at_once_what_it_has_not_begun(
+    celery: Path, project: Path
+) -> None:
+    write(project, GIVES_BACK)
+    (project / "queue").mkdir()
+    worker = ["celery", "-A", "shop", "worker", "--loglevel=INFO", "--without-mingle"]
+    more = ["--pool=threads", "--concurrency=1", "--without-gossip"]
+    said = run(celery, project, {}, *worker, *more, under=["bash", "-c", TELL, "sh"])
+    given = re.findall(r'"task": "shop\.(\w+)"', said.stdout)
+    assert sorted(given) == ["later", "seldom", "seldom"], said.stderr
+    assert "still /proc/" in said.stdout, said.stderr
+    assert "ended with 0" in said.stdout, said.stderr
+    assert re.findall(r"Task shop\.(\w+)\[.*succeeded", said.stderr) == ["hold"]
+    assert "Traceback" not in said.stderr
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -41,6 +41,23 @@ OLD_MIGRATION = "0002_task_state"
 # A long task: seconds that outlast two releases on a slow machine, and the file that ends it.
 LONG = "900"
 ENOUGH = f"/var/lib/{STACK}/shared/media/enough"
+# Sends quick tasks as long as a file is there, and prints their ids; before them, some for later.
+STREAM = """
+import os, time
+import django
+django.setup()
+from ticks.tasks import add
+for _ in range(6):
+    add.apply_async((1, 2), countdown=3600)
+while os.path.exists("/tmp/stream"):
+    print(add.delay(1, 2).id, flush=True)
+    time.sleep(0.1)
+"""
+STREAMED = """
+from django_celery_results.models import TaskResult
+ids = open("/tmp/stream.ids").read().split()
+print(len(ids), TaskResult.objects.filter(task_id__in=ids, status="SUCCESS").count())
+"""
 DRAINING = "systemctl list-units --plain --no-legend '*-draining-*'"
 
 
@@ -133,6 +150,34 @@ def start_on(host: str, fleet: Fleet, page: Page) -> str:
     return task_id
 
 
+@contextmanager
+def streamed(fleet: Fleet) -> Iterator[None]:
+    """Send quick tasks all the time; behind them, wait until all are done."""
+    host = fleet.one("workers")
+    host.check_output(
+        "touch /tmp/stream; "
+        f"setsid nohup {STACK}-shell python -c %s </dev/null >/tmp/stream.ids 2>/tmp/stream.log &",
+        STREAM,
+    )
+    done = ["0"]
+
+    def all_done() -> bool:
+        done[:] = fleet.python("workers", STREAMED).split()
+        return int(done[0]) > 20 and done[0] == done[1]
+
+    try:
+        yield
+    finally:
+        host.check_output("rm /tmp/stream")
+    wait_for(all_done, 30, lambda: f"sent and done: {done}")
+
+
+def scheduled(fleet: Fleet) -> int:
+    """Return how many tasks the workers that consume keep until it is time for them."""
+    celery = f"{STACK}-shell celery -A example inspect --timeout 10 --json scheduled"
+    return sum(map(len, json.loads(fleet.one("workers").check_output(celery)).values()))
+
+
 def test_it_refuses_no_request_and_holds_up_no_task(
     fleet: Fleet, page: Page, project: Project
 ) -> None:
@@ -144,11 +189,17 @@ def test_it_refuses_no_request_and_holds_up_no_task(
     # On each worker, so that both managers and pools have one to wait for.
     slow = [start_on(host, fleet, page) for host in names("workers")]
     # The scheduler is restarted, and nothing else keeps it from ticking.
-    with measured(page, "a release", gap=5), load(fleet) as requests:
+    with (
+        measured(page, "a release", gap=5),
+        load(fleet) as requests,
+        # The former workers drain still when all that was sent has to be done.
+        streamed(fleet),
+    ):
         result = fleet.playbook("release", *project.arguments)
     assert result.returncode == 0, result.stdout
     assert requests.failed == []
     assert requests.answered > 100
+    wait_for(lambda: scheduled(fleet) == 6, 30, lambda: f"{scheduled(fleet)} of 6 wait for later")
     after = releases(fleet)
     assert len(set(after.values())) == 1
     assert set(after.values()).isdisjoint(before.values())
