@@ -177,8 +177,8 @@ class GiveBack(StartStopStep):
     """Lets a worker that is told to end give back at once what it has not begun.
 
     Celery (5.3 to 5.7) will not begin it any more, and keeps it all the same until its last task
-    has ended: for so long nobody does it. With Redis, the message that answers the last BRPOP is
-    nowhere else by then, and lost if the worker is killed in the end.
+    has ended: for so long nobody does it. If the worker is killed instead, Redis hands it out again
+    after the visibility timeout; what answers the last BRPOP and is not read yet would be lost.
     """
 
     requires = ("celery.worker.components:Pool",)

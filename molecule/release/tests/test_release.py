@@ -58,6 +58,28 @@ from django_celery_results.models import TaskResult
 ids = open("/tmp/stream.ids").read().split()
 print(len(ids), TaskResult.objects.filter(task_id__in=ids, status="SUCCESS").count())
 """
+# Asks Redis for a message, consumes no longer, and is given one all the same; prints how many the
+# queue has then.
+LAST_ANSWER = """
+import os, socket
+from contextlib import suppress
+import kombu
+from example.celery import app
+from stack_celery import read_last_answer
+name = f"last-answer-{os.getpid()}"
+queue = kombu.Queue(name, routing_key=name)
+with app.connection_for_read() as here, app.connection_for_write() as there:
+    consumer = kombu.Consumer(here.default_channel, queue)
+    consumer.consume()
+    with suppress(socket.timeout):
+        here.drain_events(timeout=0.1)
+    consumer.cancel()
+    there.SimpleQueue(queue).put({})
+    read_last_answer(here.default_channel)
+    found = queue(there.default_channel)
+    print(found.queue_declare(passive=True).message_count)
+    found.purge()
+"""
 DRAINING = "systemctl list-units --plain --no-legend '*-draining-*'"
 
 
@@ -245,6 +267,11 @@ def test_it_refuses_no_request_and_holds_up_no_task(
         )
         assert (second["result"], second["from"]) == ("ok", after[host])
         assert "@" in first["who"]
+
+
+def test_the_answer_to_a_draining_workers_last_question_is_given_back(fleet: Fleet) -> None:
+    """Whether a release meets a worker in that moment is chance."""
+    assert fleet.python("workers", LAST_ANSWER, django=False).strip() == "1"
 
 
 def test_a_second_run_has_nothing_to_do(fleet: Fleet, project: Project) -> None:
