@@ -148,7 +148,7 @@ def not_begun(worker):
     """Return the `celery.worker.request.Request`s that a `WorkController` has not begun.
 
     Those that wait for their time (`eta`, `countdown`), for their turn under a rate limit, or for
-    a process or thread of the pool, which gets none of them after this. Other pools begin at once.
+    a process or thread of the pool. Other pools begin at once.
     """
     # Only a worker has them already.
     from celery.worker import state
@@ -162,10 +162,7 @@ def not_begun(worker):
         waiting += bucket.contents if bucket else ()
     found = [args[0] for args in waiting if args and isinstance(args[0], Request)]
     reserved = list(state.reserved_requests)
-    executor = getattr(worker.pool, "executor", None)
-    if executor:  # Threads.
-        executor.shutdown(wait=False, cancel_futures=True)
-        time.sleep(0.1)  # Who has just begun says so.
+    if hasattr(worker.pool, "executor"):  # Threads.
         found += reserved
     elif worker.semaphore is not None:  # Processes. The pool keeps what the next free ones get.
         kept = getattr(worker.pool._pool, "outbound_buffer", ())
@@ -190,6 +187,10 @@ class GiveBack(StartStopStep):
             if tasks is not None:
                 tasks.cancel()
                 read_last_answer(tasks.channel)
+                if hasattr(worker.pool, "executor"):
+                    # Threads would go on to begin what they were given.
+                    worker.pool.executor.shutdown(wait=False, cancel_futures=True)
+                    time.sleep(0.1)  # Who has just begun says so.
                 for request in not_begun(worker):
                     if not request.message.acknowledged:
                         request.message.requeue()
