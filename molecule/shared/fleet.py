@@ -118,6 +118,13 @@ class Service:
     def start(self) -> None:
         self.host.check_output(f"{self.command} start {self.name}")
 
+    def wait_until_running(self) -> None:
+        """Wait for the manager's word for what has come up already.
+
+        supervisord calls a program RUNNING after three seconds; a playbook may end before that.
+        """
+        wait_for(lambda: self.is_running, 30, lambda: self.status)
+
     command: str
 
     @property

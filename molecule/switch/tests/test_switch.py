@@ -73,7 +73,7 @@ def test_systemd_to_supervisord(fleet: Fleet, page: Page, tmp_path: Path) -> Non
         active = fleet[host].check_output("systemctl list-units --plain --no-legend --type service")
         assert [name for name, _ in SERVICES if f"{name}.service" in active] == []
     for name, host in SERVICES:
-        assert fleet.service(name, host, "supervisord").is_running, (name, host)
+        fleet.service(name, host, "supervisord").wait_until_running()
 
 
 def test_supervisord_to_systemd(fleet: Fleet, page: Page, tmp_path: Path) -> None:

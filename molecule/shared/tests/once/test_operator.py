@@ -113,7 +113,7 @@ def test_a_pool_that_is_gone_from_the_inventory_is_gone_from_the_host(fleet: Fle
     mail = fleet.service("celery-worker-mail", names("workers")[0])
     result = fleet.playbook("services", "-e", pools)
     assert result.returncode == 0, result.stdout
-    assert mail.is_running
+    mail.wait_until_running()
     result = fleet.playbook("services")
     assert result.returncode == 0, result.stdout
     assert not mail.is_defined

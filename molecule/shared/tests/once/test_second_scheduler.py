@@ -92,9 +92,7 @@ def test_a_scheduler_that_moves_is_never_two(fleet: Fleet, page: Page, moved: Pa
     assert result.returncode == 0, result.stdout
     assert f"group scheduler, replace {SCHEDULER} by {ROGUE}" in flat(result.stdout)
     assert not fleet.service(PERIODIC, SCHEDULER).is_defined
-    there = fleet.service(PERIODIC, ROGUE)
-    # It has ticked; supervisord calls it RUNNING when it has been up for three seconds.
-    wait_for(lambda: there.is_running, 30, lambda: there.status)
+    fleet.service(PERIODIC, ROGUE).wait_until_running()
 
     def sent_by(host: str) -> list[datetime]:
         return [
